@@ -1,0 +1,31 @@
+# make demo | test | check | bench: each sets up .venv by itself; nothing is installed outside this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "abgate needs Python >= 3.11; choose one with: make PYTHON=python3.12"; exit 3; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "this Python cannot make a virtual environment: install its venv package (Debian, Ubuntu: apt install python3-venv)"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -e '.[torchserve,tensorflow,loadtest,report,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	@$(BIN)/abgate demo
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/architecture
+
+test: check
+	$(BIN)/abgate models build
+	$(BIN)/pytest -q
+
+bench: $(VENV)/.installed
+	$(BIN)/python tools/bench.py
+
+clean:
+	rm -rf $(VENV) .abgate build *.egg-info
