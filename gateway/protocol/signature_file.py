@@ -1,8 +1,8 @@
 """The signature file: what a model's tensors are called and look like, in the Open Inference Protocol's words.
 
-Here live the format of signature.json and its dataclasses, in the standard library alone, because the gateway, the model store
-and a TorchServe worker's neighbours all read them. The guard that judges requests by a signature lives in `signature`; nothing
-here knows tensors' contents, servers or wire formats.
+Here live the format of signature.json and its dataclasses, in the standard library alone, as the gateway, the model
+store and the load test all read them. The guard that judges requests by a signature lives in `signature`; nothing here
+knows tensors' contents, servers or wire formats.
 """
 
 import json
@@ -66,7 +66,7 @@ class Signature:
 def load(path: Path) -> Signature:
     """Read a signature file.
 
-    Raises SignatureError, naming the file, when it is missing, is not JSON, or when any field is wrong (all of them are listed).
+    Raises SignatureError, naming the file, when it is missing, is not JSON, or when a field is wrong (all are listed).
     """
     try:
         text = path.read_bytes().decode("utf-8")
