@@ -32,8 +32,8 @@ STATUS: dict[ErrorKind, tuple[int, int]] = {
 
 # gRPC status number -> HTTP status (tensorflow_serving/model_servers/http_server.cc)
 HTTP_OF_GRPC: dict[int, int] = {
-    0: 200, 1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 11: 400, 12: 501, 13: 500, 14: 503, 15: 500,
-    16: 401,
+    0: 200, 1: 499, 2: 500, 3: 400, 4: 504, 5: 404, 6: 409, 7: 403, 8: 429,
+    9: 400, 10: 409, 11: 400, 12: 501, 13: 500, 14: 503, 15: 500, 16: 401,
 }  # fmt: skip
 
 
