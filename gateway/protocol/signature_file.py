@@ -1,6 +1,6 @@
 """The signature file: what a model's tensors are called and look like, in the Open Inference Protocol's words.
 
-Here live the format of signature.json and its dataclasses, in the standard library alone, as the gateway, the model
+Here live the format of signature.json and its dataclasses, without numpy, as the gateway, the model
 store and the load test all read them. The guard that judges requests by a signature lives in `signature`; nothing here
 knows tensors' contents, servers or wire formats.
 """
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gateway.errors import ConfigError
 
 FORMAT = 1
 DEFAULT_SIGNATURE_NAME = "serving_default"
@@ -21,13 +23,12 @@ _KEYS = {"format", "model", "signature_name", "inputs", "outputs"}
 _TENSOR_KEYS = {"name", "datatype", "shape"}
 
 
-class SignatureError(ValueError):
-    """A signature file that cannot be used; `problems` holds every fault, each with its place in the file."""
+class SignatureError(ConfigError):
+    """A signature file that cannot be used; `problems` holds every fault, each with the file and its place in it."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
+        super().__init__([f"{source}: {problem}" for problem in problems])
         self.source = source
-        self.problems = tuple(problems)
-        super().__init__(f"{source}: " + "; ".join(self.problems))
 
 
 @dataclass(frozen=True, slots=True)
