@@ -1,0 +1,144 @@
+"""Write the protobuf descriptor sets the gateway speaks from, without generated code and without TensorFlow at run time.
+
+    python tools/make_descriptors.py [DIRECTORY]      (default: gateway/protocol/fds)
+
+tfs.fds         TensorFlow Serving's PredictionService and ModelService with all they import: the serialized descriptors
+                inside the installed tensorflow-serving-api and tensorflow, read from their *_pb2.py files as text, so that
+                nothing of TensorFlow is executed (its wheel ships no .proto files).
+torchserve.fds  TorchServe's inference service: compiled from the .proto inside the installed TorchServe's own jar.
+
+The same installed releases give the same bytes: files stand in dependency order, and what varies with the protobuf
+release but not with the wire (JSON names, file options of google/protobuf) is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+
+TFS_ROOTS = ("tensorflow_serving/apis/prediction_service.proto", "tensorflow_serving/apis/model_service.proto")
+TORCHSERVE_ROOTS = ("inference.proto",)
+# the folder of a .proto name -> where tensorflow's wheel keeps its module
+MOVED = {"xla/": "tensorflow/compiler/xla/"}
+# TorchServe's inference.proto imports this file, which its jar does not hold: a field list is all the wire format there is.
+RPC_STATUS = """syntax = "proto3"; package google.rpc; import "google/protobuf/any.proto";
+message Status { int32 code = 1; string message = 2; repeated google.protobuf.Any details = 3; }
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write both sets into a directory and print what they hold."""
+    default = Path(__file__).resolve().parent.parent / "gateway" / "protocol" / "fds"
+    directory = Path(arguments[0]) if arguments else default
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, build in (("tfs.fds", tfs_set), ("torchserve.fds", torchserve_set)):
+        blob = build()
+        (directory / name).write_bytes(blob)
+        print(f"{name}: {len(FileDescriptorSet.FromString(blob).file)} files, {len(blob)} bytes")
+    return 0
+
+
+def tfs_set() -> bytes:
+    """TensorFlow Serving's services as a serialized FileDescriptorSet."""
+    return _serialize(TFS_ROOTS, _installed)
+
+
+def torchserve_set() -> bytes:
+    """TorchServe's inference service as a serialized FileDescriptorSet; well-known types are the installed protobuf's."""
+    compiled = {file.name: file for file in _compile_torchserve().file}
+
+    def find(name: str) -> FileDescriptorProto:
+        return _installed(name) if name.startswith("google/protobuf/") else compiled[name]
+
+    return _serialize(TORCHSERVE_ROOTS, find)
+
+
+def _serialize(roots: tuple[str, ...], find: Callable[[str], FileDescriptorProto]) -> bytes:
+    """The roots and all they import, each file after its imports, as bytes."""
+    done: dict[str, FileDescriptorProto] = {}
+
+    def visit(name: str) -> None:
+        if name in done:
+            return
+        file = find(name)
+        for imported in file.dependency:
+            visit(imported)
+        done[name] = _stripped(file)
+
+    for root in roots:
+        visit(root)
+    return FileDescriptorSet(file=done.values()).SerializeToString(deterministic=True)
+
+
+def _stripped(file: FileDescriptorProto) -> FileDescriptorProto:
+    file.ClearField("source_code_info")
+    if file.name.startswith("google/protobuf/"):
+        file.ClearField("options")
+    for message in _messages(file):
+        for field in message.field:
+            field.ClearField("json_name")
+    return file
+
+
+def _messages(parent: FileDescriptorProto | DescriptorProto) -> Iterator[DescriptorProto]:
+    for message in parent.message_type if isinstance(parent, FileDescriptorProto) else parent.nested_type:
+        yield message
+        yield from _messages(message)
+
+
+def _installed(name: str) -> FileDescriptorProto:
+    """The descriptor inside the installed *_pb2.py of a .proto file: the bytes handed to AddSerializedFile."""
+    place = name.removesuffix(".proto")
+    for old, new in MOVED.items():
+        place = new + place.removeprefix(old) if place.startswith(old) else place
+    top, _, rest = place.partition("/")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"{name}: the package {top!r} is not installed; pip install 'abgate[tensorflow]'")
+    for location in spec.submodule_search_locations:
+        path = Path(location) / f"{rest}_pb2.py"
+        if path.exists():
+            break
+    else:
+        raise SystemExit(f"{name}: no {rest}_pb2.py in the installed package {top!r}")
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "AddSerializedFile"
+        ):
+            return FileDescriptorProto.FromString(ast.literal_eval(node.args[0]))
+    raise SystemExit(f"{path}: no AddSerializedFile(...) in it; its generator changed")
+
+
+def _compile_torchserve() -> FileDescriptorSet:
+    from grpc_tools import protoc  # type: ignore[import-untyped]
+
+    spec = importlib.util.find_spec("ts")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("inference.proto: TorchServe is not installed; pip install 'abgate[torchserve]'")
+    jar = Path(spec.submodule_search_locations[0]) / "frontend" / "model-server.jar"
+    well_known = Path(protoc.__file__).parent / "_proto"
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        with zipfile.ZipFile(jar) as archive:
+            for name in TORCHSERVE_ROOTS:
+                (root / name).write_bytes(archive.read(f"proto/{name}"))
+        (root / "google" / "rpc").mkdir(parents=True)
+        (root / "google" / "rpc" / "status.proto").write_text(RPC_STATUS)
+        out = root / "set"
+        flags = [f"-I{root}", f"-I{well_known}", "--include_imports", f"--descriptor_set_out={out}"]
+        if protoc.main(["protoc", *flags, *TORCHSERVE_ROOTS]) != 0:
+            raise SystemExit(f"protoc failed on the .proto files in {jar}")
+        return FileDescriptorSet.FromString(out.read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
