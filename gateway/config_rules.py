@@ -1,0 +1,95 @@
+"""The rules between keys of abgate.yaml: what one section says must fit what another says.
+
+PURE: takes the parts that were readable by themselves, returns problems as "path: what is wrong; what would be right".
+Opens no file (config does) and knows no default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from gateway.config_schema import AdminSection, BackendSection, ListenSection, ModelSection
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The readable parts of a file; names holds every backend's name, readable or not."""
+
+    listen: ListenSection | None = None
+    admin: AdminSection | None = None
+    backend_names: frozenset[str] = frozenset()
+    backends: Mapping[str, BackendSection] = field(default_factory=dict)
+    models: Mapping[str, ModelSection] = field(default_factory=dict)
+
+
+def problems(parts: Parts) -> list[str]:
+    """Every broken rule, one line each."""
+    found = [*_listeners(parts), *_backends(parts)]
+    ids: dict[str, str] = {}
+    for name, model in parts.models.items():
+        found.extend(_model(name, model, parts))
+        experiment = model.experiment
+        if experiment is not None:
+            first = ids.setdefault(experiment.id, name)
+            if first != name:
+                found.append(f"models.{name}.experiment.id: {experiment.id!r} is model {first!r}'s; ids are unique")
+    return found
+
+
+def _listeners(parts: Parts) -> Iterator[str]:
+    listen = parts.listen
+    if listen is None:
+        return
+    if listen.http == listen.grpc and listen.http.port:
+        yield f"listen.grpc: {listen.grpc} is listen.http's too; give each its own port"
+    if parts.admin is not None and parts.admin.token_file is None:
+        for key, address in (("http", listen.http), ("grpc", listen.grpc)):
+            if not address.is_loopback:
+                yield (
+                    f"listen.{key}: {address} can be reached from other machines and admin.token_file is not set; "
+                    "set a token file or listen on 127.0.0.1"
+                )
+
+
+def _backends(parts: Parts) -> Iterator[str]:
+    taken: dict[str, str] = {}
+    if parts.listen is not None:
+        taken = {str(parts.listen.http): "listen.http", str(parts.listen.grpc): "listen.grpc"}
+    for name, backend in parts.backends.items():
+        where = f"backends.{name}"
+        for key in ("http", "grpc", "management", "metrics"):
+            address = getattr(backend, key)
+            if address is None:
+                continue
+            owner = taken.setdefault(address.authority, f"{where}.{key}")
+            shared = key == "metrics" and owner == f"{where}.http"  # TF Serving's metrics are a path of its REST port
+            if owner != f"{where}.{key}" and not shared:
+                yield f"{where}.{key}: {address.authority} is {owner}'s too; give each its own port"
+            if backend.start == "local" and not address.is_loopback:
+                yield f"{where}.{key}: start: local runs servers on 127.0.0.1 only, not {address.host}"
+        if backend.start == "none" and backend.binary is not None:
+            yield f"{where}.binary: is for start: local; with start: none the server is running already"
+        if backend.cores is not None and (not backend.cores or len(set(backend.cores)) != len(backend.cores)):
+            yield f"{where}.cores: must name at least one core, each once, or be null for all; not {backend.cores}"
+
+
+def _model(name: str, model: ModelSection, parts: Parts) -> Iterator[str]:
+    where = f"models.{name}"
+    several = len(model.arms) > 1
+    for arm_name, arm in model.arms.items():
+        if arm.backend not in parts.backend_names:
+            known = ", ".join(sorted(parts.backend_names)) or "none"
+            yield f"{where}.arms.{arm_name}.backend: there is no backend {arm.backend!r}; there are: {known}"
+        if several and arm.weight is None:
+            yield f"{where}.arms.{arm_name}.weight: is missing; give every arm a whole number, such as 50"
+    if all(arm.weight == 0 for arm in model.arms.values()):
+        yield f"{where}.arms: every weight is 0, so nothing could be served; give one arm a weight above 0"
+    if several and model.experiment is None:
+        yield f"{where}.experiment: is missing; a model with several arms needs one, such as {{id: {name}-ab, salt: 7f3a}}"
+    if not several and model.experiment is not None:
+        yield f"{where}.experiment: needs at least two arms; leave it out for plain routing"
+    if model.signature == "import":
+        kinds = {parts.backends[arm.backend].kind for arm in model.arms.values() if arm.backend in parts.backends}
+        if kinds and "tensorflow_serving" not in kinds:
+            yield f"{where}.signature: import reads a tensorflow_serving arm's metadata and there is none; give a path"
