@@ -7,6 +7,7 @@ views where possible; BYTES are object arrays of bytes. Nothing here knows a wir
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype("O"),
 }
+
+MAX_RANK = 64  # numpy's; TensorFlow's own is 254
+_MOST_ELEMENTS = 1 << 59  # of 8 bytes: numpy takes no array whose dimensions without the zeros exceed this
+
+
+def element_count(shape: tuple[int, ...]) -> int:
+    """Elements of a shape, -1 where no array can have it (a zero beside a huge dimension does not make it small)."""
+    return prod(shape) if prod(size or 1 for size in shape) <= _MOST_ELEMENTS else -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
