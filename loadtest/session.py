@@ -1,0 +1,65 @@
+"""One generator process's share of a run: its payloads, its users' draws, its journal and the common window.
+
+Made once per process by the locustfile and handed to every user through Locust's environment. Knows neither HTTP nor
+gRPC; everything random comes from the profile's seed, the process's number and the user's number in it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.protocol.signature_file import load as load_signature
+from loadtest.answers import Judge
+from loadtest.arrivals import Window, choice_draws, generator, unit_draws, unit_names, zipf_cumulative
+from loadtest.job import Job
+from loadtest.ledger import Journal
+from loadtest.payloads import Payload, Wire, build, load_dataset
+
+
+class Session:
+    """Everything the users of one process share; only the main greenlet changes it after construction."""
+
+    def __init__(self, job: Job, worker: int) -> None:
+        profile = job.profile
+        self.job = job
+        self.worker = worker
+        self.plan = profile.plan
+        self.journal = Journal(job.journal_file(str(worker), os.getpid()))
+        self.window: Window | None = None
+        signature = load_signature(job.signature) if job.signature else None
+        dataset = load_dataset(job.payloads, profile.split, signature)
+        wire = Wire(
+            model=profile.model,
+            signature_name=job.signature_name,
+            json="tfs-rest" in profile.protocols,
+            proto="tfs-grpc" in profile.protocols,
+            torchserve=job.target.kind == "torchserve",
+        )
+        self.groups = build(dataset, profile, wire)
+        self.judge = Judge(profile.check, dataset, job.output) if profile.check.kind != "off" else None
+        self._units = unit_names(profile.seed, profile.units.population)
+        zipf = profile.units.draw == "zipf"
+        self._cumulative = zipf_cumulative(len(self._units), profile.units.exponent) if zipf else None
+        self._users = 0
+
+    def open_window(self) -> None:
+        """Let the run begin: called once, by the process that leads it."""
+        if self.job.load_window() is None:
+            self.job.save_window(Window.planned(self.plan, time.time_ns(), time.perf_counter_ns()))
+
+    def draws(self) -> tuple[float, Iterator[tuple[str, Payload]]]:
+        """The next new user's place in its first interval, in [0, 1), and its endless draws of (unit, payload)."""
+        self._users += 1
+        rng = generator(self.job.profile.seed, 2, self.worker, self._users)
+        return float(rng.random()), self._draw(rng)
+
+    def _draw(self, rng: Any) -> Iterator[tuple[str, Payload]]:
+        units = unit_draws(rng, len(self._units), self._cumulative)
+        sizes = [len(group.payloads) for group in self.groups]
+        choices = choice_draws(rng, sizes, [group.weight for group in self.groups])
+        names, groups = self._units, [group.payloads for group in self.groups]
+        for unit, (group, member) in zip(units, choices, strict=True):
+            yield names[unit], groups[group][member]
