@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import struct
 from types import SimpleNamespace
 from typing import Any
@@ -174,17 +175,19 @@ def read_oip(head: Any, raw: memoryview | None, signature: SimpleNamespace) -> l
         if tensor.get("datatype") != datatype:
             raise ValueError(f"input {name!r}: datatype {tensor.get('datatype')}, expected {datatype}")
         shape = tensor.get("shape")
-        if not isinstance(shape, list) or any(type(size) is not int for size in shape):
-            raise ValueError(f"input {name!r}: 'shape' must be a list of whole numbers")
+        if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
+            raise ValueError(f"input {name!r}: 'shape' must be a list of whole numbers of at least 0")
         check_shape(name, shape, expected)
         size = (tensor.get("parameters") or {}).get("binary_data_size")
         if raw is None or size is None:
             found[name] = oip_data(tensor.get("data"), name, datatype, shape)
             continue
         dtype = np.dtype(NUMPY_TYPES[datatype]).newbyteorder("<")
-        due = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        due = math.prod(shape) * dtype.itemsize
         if size != due or offset + due > len(raw):
             raise ValueError(f"input {name!r}: {size} bytes ({len(raw) - offset} there), shape {shape} needs {due}")
+        if datatype == "BOOL" and bytes(raw[offset : offset + due]).translate(None, b"\x00\x01"):
+            raise ValueError(f"input {name!r}: BOOL has bytes other than 0 and 1")
         # the head's length leaves tensors at odd addresses: torch wants them aligned and writable
         found[name] = np.require(np.frombuffer(raw[offset : offset + due], dtype).reshape(shape), None, ["A", "W"])
         offset += due
@@ -200,8 +203,8 @@ def oip_data(data: Any, name: str, datatype: str, shape: list[int]) -> np.ndarra
     if data and isinstance(data[0], list):
         return tensor_from_lists(data, name, datatype, shape)
     flat = scalars(data, name, datatype)
-    if flat.size != int(np.prod(shape, dtype=np.int64)):
-        raise ValueError(f"input {name!r}: {flat.size} elements in 'data', shape {shape} needs {np.prod(shape)}")
+    if flat.size != math.prod(shape):
+        raise ValueError(f"input {name!r}: {flat.size} elements in 'data', shape {shape} needs {math.prod(shape)}")
     return flat.reshape(shape)
 
 

@@ -47,7 +47,8 @@ def plan(spec: BackendSpec, *, token_authorization: bool | None = None) -> Comma
         assemble(model, folder / "store" / model.name, own)
     for name in ("log4j2.xml", "metrics.yaml"):
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
-    addresses = (spec.http, spec.grpc, spec.management, spec.metrics or spec.management)
+    metrics = (spec.metrics or spec.management).partition("/")[0]
+    addresses = (spec.http, spec.grpc, spec.management, metrics)
     if token_authorization is None:
         token_authorization = not all(is_loopback(address) for address in addresses)
     config = folder / "config.properties"
