@@ -1,0 +1,172 @@
+"""One arm's gRPC channel: bytes out, bytes in, every failure as an UpstreamError.
+
+IO: the only module that calls servers over gRPC. It knows the two servers' methods, not their messages (protocol/ does),
+and decides nothing: no retry (gRPC's own, transparent ones included, are off), no fallback, no counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import grpc
+
+from gateway.errors import ErrorKind, UpstreamError
+from gateway.protocol import tfserving_grpc, tfserving_info, torchserve
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+# Nothing reached the server: these are the channel's own words for a connection it could not make.
+_NOT_SENT = (
+    "failed to connect to all addresses",
+    "dns resolution failed",
+    "name resolution",
+    "connections to all backends",
+)
+# The connection or the stream ended under the call: the transport's words, never a server's.
+_CUT = (
+    "stream removed",
+    "socket closed",
+    "connection reset",
+    "broken pipe",
+    "goaway",
+    "rst_stream",
+    "transport closed",
+)
+_REJECTED = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.UNAUTHENTICATED,
+    }
+)
+
+
+class GrpcUpstreamError(UpstreamError):
+    """An arm's failure over gRPC; code is the status number the call ended with."""
+
+    def __init__(self, kind: ErrorKind, message: str, code: int) -> None:
+        super().__init__(kind, message)
+        self.code = code
+
+
+class Probe(NamedTuple):
+    """What a probe saw: an answer at all, and the versions that serve (None where the server does not tell)."""
+
+    reachable: bool
+    versions: frozenset[str] | None
+    problem: str = ""
+
+
+class GrpcArm:
+    """The way to one arm's server; made inside the running event loop.
+
+    address "host:port"; kind "tensorflow_serving" | "torchserve"; model and version are the server's names for them;
+    form is a TorchServe arm's payload form. message_limit bounds an answer in bytes, -1 is any size.
+    abandon_s: how long a call that nobody waits for any more is kept open, so that its end is seen.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        kind: str,
+        model: str,
+        version: str | None,
+        form: str = torchserve.OIP_BINARY,
+        *,
+        message_limit: int = -1,
+        abandon_s: float = 30.0,
+    ) -> None:
+        self.address = address
+        self.kind = kind
+        self.model = model
+        self.version = version
+        self.form = form
+        self.abandon_s = abandon_s
+        self._channel = grpc.aio.insecure_channel(address, options=_options(message_limit))
+        path = torchserve.PREDICTIONS if kind == "torchserve" else tfserving_grpc.PREDICT
+        self._predict = self._channel.unary_unary(path)
+
+    async def call(self, payload: bytes, timeout_s: float, metadata: Metadata = ()) -> bytes:
+        """Send one inference message and return the answer's bytes.
+
+        timeout_s goes to the server as the call's deadline. Raises GrpcUpstreamError: upstream_refused (nothing was
+        sent), upstream_reset, upstream_timeout, upstream_unavailable, upstream_error, upstream_invalid (an answer over
+        the limit), upstream_rejected (the server's own 4xx-like code and text).
+        """
+        try:
+            answer: bytes = await self._predict(payload, timeout=timeout_s, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error.code(), error.details() or "") from error
+        return answer
+
+    async def probe(self, timeout_s: float = 2.0) -> Probe:
+        """Ask the server whether it is there: TF Serving tells the versions AVAILABLE, TorchServe only that java is up.
+
+        (TorchServe's Ping says Healthy while its workers load; its management API over HTTP tells readiness.)
+        """
+        torch = self.kind == "torchserve"
+        method = self._channel.unary_unary(torchserve.PING if torch else tfserving_info.STATUS)
+        payload = b"" if torch else tfserving_info.status_request(self.model)
+        try:
+            answer = await method(payload, timeout=timeout_s)
+            return Probe(True, None if torch else tfserving_info.available_versions(answer))
+        except grpc.aio.AioRpcError as error:
+            problem = translate(error.code(), error.details() or "")
+            return Probe(problem.kind == "upstream_rejected", None if torch else frozenset(), problem.message)
+        except UpstreamError as error:
+            return Probe(False, None, error.message)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way end with upstream_reset."""
+        await self._channel.close()
+
+
+def translate(code: Any, details: str) -> GrpcUpstreamError:
+    """The error for a call that ended with a status other than OK; code is a grpc.StatusCode."""
+    number: int = code.value[0]
+    words = details.lower()
+    cut = any(word in words for word in _CUT)
+    kind: ErrorKind
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        kind = "upstream_timeout"
+    elif "received message larger than max" in words and "client:" in words:
+        kind = "upstream_invalid"
+    elif code is grpc.StatusCode.UNAVAILABLE and any(word in words for word in _NOT_SENT):
+        kind = "upstream_refused"
+    elif cut or code is grpc.StatusCode.CANCELLED:
+        kind = "upstream_reset"
+    elif code is grpc.StatusCode.UNAVAILABLE:
+        kind = "upstream_unavailable"
+    elif code in _REJECTED:
+        kind = "upstream_rejected"
+    else:
+        kind = "upstream_error"
+    return GrpcUpstreamError(kind, details or code.name, number)
+
+
+def _options(message_limit: int) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", message_limit),
+        # an arm's errors are what is measured: nothing may hide them
+        ("grpc.enable_retries", 0),
+        # two arms at one address are two connections all the same
+        ("grpc.use_local_subchannel_pool", 1),
+        # an http_proxy in the environment is not meant for the servers behind a gateway
+        ("grpc.enable_http_proxy", 0),
+        # a server that came back is found again within a second
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        # servers drop a connection that pings more often than every five minutes
+        ("grpc.keepalive_time_ms", 310_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+    ]
