@@ -1,0 +1,197 @@
+"""TF Serving's REST predict bodies: row ("instances" -> "predictions") and column ("inputs" -> "outputs") JSON.
+
+PURE. Bytes <-> tensors, by the model's signature. NaN, Infinity and -Infinity are tokens both ways, float32 text keeps every
+bit, BYTES travel as {"b64": ...}. Source of the format: tensorflow_serving/util/json_tensor.cc. No URL, header or status here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from gateway.errors import RequestError, UpstreamError
+from gateway.protocol.json_strict import parse_lenient
+from gateway.protocol.signature import Checked, Guard
+from gateway.protocol.signature_file import Signature, TensorSpec
+from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
+
+_ANY_ROWS = 1 << 31
+
+
+@lru_cache(maxsize=64)
+def _reader(signature: Signature) -> Guard:
+    return Guard(signature, "types", _ANY_ROWS)
+
+
+def decode_request(body: bytes, signature: Signature) -> InferRequest:
+    """A predict body as tensors, shapes as sent (the guard judges them), element types exactly the signature's.
+
+    Raises RequestError("invalid_argument") as the guard does, for ragged lists and wrong names or element types as well.
+    """
+    checked: Checked = _reader(signature).parse(body)
+    inputs = tuple(
+        Tensor(spec.name, spec.datatype, _array(checked.blocks[spec.name], spec.datatype)) for spec in signature.inputs
+    )
+    return InferRequest(signature.model, inputs, signature_name=signature.signature_name)
+
+
+def encode_request(request: InferRequest) -> bytes:
+    """The request in column format, every input named; BYTES as {"b64": ...}."""
+    head = {"signature_name": request.signature_name} if request.signature_name else {}
+    return _dumps({**head, "inputs": {tensor.name: _values(tensor, b64=True) for tensor in request.inputs}})
+
+
+def decode_response(body: bytes, signature: Signature) -> tuple[Tensor, ...]:
+    """The output tensors of an answer in either format, in the signature's order.
+
+    Raises UpstreamError("upstream_invalid") when it is not JSON, lacks an output or does not fit the signature's element types.
+    """
+    try:
+        doc = _loads(body)
+        if type(doc) is not dict or ("predictions" in doc) == ("outputs" in doc):
+            raise ValueError("neither 'predictions' nor 'outputs'")
+        value = doc["predictions"] if "predictions" in doc else doc["outputs"]
+        named = _by_name(value, signature.outputs, row="predictions" in doc)
+        return tuple(
+            Tensor(spec.name, spec.datatype, _array(named[spec.name], spec.datatype)) for spec in signature.outputs
+        )
+    except (RequestError, ValueError, TypeError, KeyError, OverflowError) as error:
+        raise UpstreamError("upstream_invalid", f"the answer is no TF Serving predict response: {error}") from error
+
+
+def encode_response(response: InferResponse, column: bool) -> bytes:
+    """The answer in the format of its request. Outputs whose name ends in "_bytes" are {"b64": ...}, as TF Serving writes them."""
+    tensors = response.outputs
+    values = [_values(tensor, b64=tensor.name.endswith("_bytes")) for tensor in tensors]
+    if column:
+        if len(tensors) == 1:
+            return _dumps({"outputs": values[0]})
+        return _dumps({"outputs": {tensor.name: value for tensor, value in zip(tensors, values, strict=True)}})
+    for tensor in tensors:
+        if not tensor.shape:
+            raise UpstreamError("upstream_invalid", f"Tensor name: {tensor.name} has no shape information")
+    if len(tensors) == 1:
+        return _dumps({"predictions": values[0]})
+    lists = [value if isinstance(value, list) else list(value) for value in values]
+    if len({len(rows) for rows in lists}) > 1:
+        raise UpstreamError("upstream_invalid", "outputs differ in rows: ask for the column format ('inputs')")
+    names = [tensor.name for tensor in tensors]
+    return _dumps({"predictions": [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]})
+
+
+def _by_name(value: Any, outputs: tuple[TensorSpec, ...], *, row: bool) -> dict[str, Any]:
+    """Either format's answer as one nested list per output."""
+    single = outputs[0] if len(outputs) == 1 else None
+    if row:
+        if type(value) is not list or not value:
+            raise ValueError("'predictions' is not a list of rows")
+        if type(value[0]) is not dict or (single is not None and set(value[0]) == {"b64"}):
+            if single is None:
+                raise ValueError(f"'predictions' rows must be objects with {[spec.name for spec in outputs]}")
+            return {single.name: value}
+        return {spec.name: [entry[spec.name] for entry in value] for spec in outputs}
+    if type(value) is not dict or (single is not None and set(value) == {"b64"}):
+        if single is None:
+            raise ValueError(f"'outputs' must be an object with {[spec.name for spec in outputs]}")
+        return {single.name: value}
+    return value
+
+
+def _array(block: Any, datatype: str) -> npt.NDArray[Any]:
+    """Nested lists of checked elements -> array. Integers for float types become floats; nothing else is converted."""
+    dtype = DTYPES[datatype]
+    if datatype == "BYTES":
+        return _bytes_array(block)
+    if datatype == "BF16":
+        bits = np.asarray(block, dtype=np.float32).view(np.uint32)
+        # round to nearest, ties to even; NaN stays NaN
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return np.where(np.isnan(bits.view(np.float32)), 0x7FC0, rounded).astype(dtype)
+    if datatype.startswith("FP"):
+        with np.errstate(over="ignore"):  # TF Serving, too, lets a value beyond the type become infinite
+            return np.asarray(block, dtype=np.float64).astype(dtype)
+    found = np.asarray(block)
+    if found.dtype.kind not in ("b" if datatype == "BOOL" else "iu") and found.size:
+        found = np.asarray(block, dtype=object)
+        if any(type(value) is not (bool if datatype == "BOOL" else int) for value in found.flat):
+            raise ValueError(f"an element is no {datatype}")
+    return found.astype(dtype)
+
+
+def _bytes_array(block: Any) -> npt.NDArray[Any]:
+    shape: list[int] = []
+    level = [block]
+    while level and type(level[0]) is list:
+        shape.append(len(level[0]))
+        if any(type(part) is not list or len(part) != shape[-1] for part in level):
+            raise ValueError("ragged lists of BYTES")
+        level = [part for parts in level for part in parts]
+    array = np.empty(len(level), dtype=object)
+    array[:] = [_element_bytes(value) for value in level]
+    return array.reshape(shape)
+
+
+def _element_bytes(value: Any) -> bytes:
+    if type(value) is str:
+        return value.encode("utf-8", "surrogatepass")
+    try:
+        return base64.b64decode(value["b64"], validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"not base64: {error}") from error
+
+
+def _values(tensor: Tensor, *, b64: bool) -> Any:
+    """What json or orjson can write: a numpy array where every value is finite, else nested lists."""
+    data = tensor.data
+    if tensor.datatype == "BYTES":
+        flat = np.empty(data.size, dtype=object)
+        flat[:] = [_bytes_element(value, b64) for value in data.reshape(-1)]
+        return flat.reshape(data.shape).tolist()
+    if tensor.datatype == "BF16":
+        data = (data.astype(np.uint32) << 16).view(np.float32)
+    elif tensor.datatype == "FP16":
+        data = data.astype(np.float32)
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        # the shortest text of the narrow type, as a Python float: read back it is the same narrow value
+        texts = np.array([float(str(value)) for value in data.reshape(-1)], dtype=np.float64)
+        return texts.reshape(data.shape).tolist()
+    return np.ascontiguousarray(data) if data.shape else data.item()
+
+
+def _bytes_element(value: bytes | str, b64: bool) -> Any:
+    raw = value.encode() if isinstance(value, str) else value
+    if not b64:
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError:
+            pass  # JSON text cannot hold it
+    return {"b64": base64.b64encode(raw).decode("ascii")}
+
+
+def _dumps(document: dict[str, Any]) -> bytes:
+    if _any_nonfinite(document):
+        return json.dumps(document, default=lambda array: array.tolist(), separators=(",", ":")).encode()
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _any_nonfinite(value: Any) -> bool:
+    """Nested lists of floats are made only where orjson would write null for a NaN."""
+    if isinstance(value, dict):
+        return any(_any_nonfinite(part) for part in value.values())
+    if isinstance(value, list):
+        return any(_any_nonfinite(part) for part in value)
+    return isinstance(value, float) and not np.isfinite(value)
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return parse_lenient(body)
