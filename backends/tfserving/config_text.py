@@ -1,0 +1,55 @@
+"""TF Serving's configuration files as text, from a BackendSpec.
+
+Lives here: protobuf text format, written by hand because no protobuf is needed to write six fields. Must not live here:
+files, processes. Both servers read the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from backends.spec import Batching, ServedModel
+
+METRICS_PATH = "/monitoring/prometheus/metrics"
+
+
+def model_config_list(models: tuple[ServedModel, ...]) -> str:
+    """Return a ModelServerConfig; a model with a version serves exactly that one, else the newest."""
+    entries = []
+    for model in models:
+        policy = ""
+        if model.version is not None:
+            policy = f"\n    model_version_policy {{ specific {{ versions: {int(model.version)} }} }}"
+        entries.append(
+            "  config {\n"
+            f"    name: {_text(model.name)}\n"
+            f"    base_path: {_text(str(Path(model.path).resolve()))}\n"
+            f'    model_platform: "tensorflow"{policy}\n'
+            "  }\n"
+        )
+    return "model_config_list {\n" + "".join(entries) + "}\n"
+
+
+def batching_parameters(batching: Batching, workers: int, job_queue: int) -> str:
+    """Return BatchingParameters: as many batch threads as the other server has workers, as many queued requests.
+
+    No allowed_batch_sizes: a batch runs with the rows it has, as on TorchServe, and nothing is padded.
+    """
+    size = batching.max_batch_size
+    values = {
+        "max_batch_size": size,
+        "batch_timeout_micros": round(batching.max_wait_ms * 1000),
+        "num_batch_threads": workers,
+        "max_enqueued_batches": max(1, -(-job_queue // size)),
+    }
+    return "".join(f"{name} {{ value: {value} }}\n" for name, value in values.items())
+
+
+def monitoring_config() -> str:
+    """Return a MonitoringConfig that serves Prometheus metrics on the REST port."""
+    return f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
+
+
+def _text(value: str) -> str:
+    return json.dumps(value)
