@@ -33,7 +33,6 @@ class Job:
     signature_name: str
     unit_header: str
     output: str | None
-    parent: int
 
     @property
     def window_file(self) -> Path:
@@ -61,7 +60,6 @@ class Job:
             "signature_name": self.signature_name,
             "unit_header": self.unit_header,
             "output": self.output,
-            "parent": self.parent,
         }
         replace(path, document)
         return path
@@ -79,7 +77,6 @@ class Job:
             signature_name=document["signature_name"],
             unit_header=document["unit_header"],
             output=document["output"],
-            parent=document["parent"],
         )
 
     def save_window(self, window: Window) -> None:

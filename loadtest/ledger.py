@@ -126,7 +126,7 @@ def write_segment(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     from arro3.core import Array, DataType, Table
     from arro3.io import write_parquet
 
-    columns = zip(*rows, strict=True)
+    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     arrays: dict[str, Any] = {
         name: Array(list(values), getattr(DataType, _TYPES.get(name, "utf8"))())
         for name, values in zip(COLUMNS, columns, strict=True)

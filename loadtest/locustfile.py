@@ -52,6 +52,8 @@ class _Attendant:
         """Write this process's progress; the leading one's holds the statistics of all."""
         session = self._session
         session.journal.flush()
+        if not session.job.work.is_dir():  # the run is written; only Locust's page is still open
+            return
         journal = session.journal
         count = {"written": journal.written, "dropped": journal.dropped}
         if not self._leads:

@@ -6,6 +6,7 @@ gRPC; everything random comes from the profile's seed, the process's number and 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -44,17 +45,22 @@ class Session:
         zipf = profile.units.draw == "zipf"
         self._cumulative = zipf_cumulative(len(self._units), profile.units.exponent) if zipf else None
         self._users = 0
+        self._run = hashlib.sha256(str(job.work).encode()).hexdigest()[:12]
 
     def open_window(self) -> None:
         """Let the run begin: called once, by the process that leads it."""
         if self.job.load_window() is None:
             self.job.save_window(Window.planned(self.plan, time.time_ns(), time.perf_counter_ns()))
 
-    def draws(self) -> tuple[float, Iterator[tuple[str, Payload]]]:
-        """The next new user's place in its first interval, in [0, 1), and its endless draws of (unit, payload)."""
+    def enlist(self) -> tuple[str, float, Iterator[tuple[str, Payload]]]:
+        """A new user: the beginning of its request ids, its place in its first interval, its draws of (unit, payload).
+
+        The place is in [0, 1), the draws are endless. Request ids differ between runs, so that the gateway's records
+        can be joined with the ledger even where no answer came.
+        """
         self._users += 1
         rng = generator(self.job.profile.seed, 2, self.worker, self._users)
-        return float(rng.random()), self._draw(rng)
+        return f"{self._run}-{self.worker:x}-{self._users:x}-", float(rng.random()), self._draw(rng)
 
     def _draw(self, rng: Any) -> Iterator[tuple[str, Payload]]:
         units = unit_draws(rng, len(self._units), self._cumulative)

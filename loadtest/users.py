@@ -46,7 +46,7 @@ class LoadUser(User):
             if session.window is None:
                 gevent.sleep(0.005)
         self._window = session.window
-        phase, self._draws = session.draws()
+        self._name, phase, self._draws = session.enlist()
         self._protocol = session.job.target.protocol(self.wanted)
         self._arm = session.job.target.arm
         self._every = session.job.profile.check.every
@@ -86,11 +86,12 @@ class LoadUser(User):
         if send_ns >= self._window.end_ns:
             return
         unit, payload = next(self._draws)
+        self._sent += 1
+        request_id = f"{self._name}{self._sent:x}"
         begin = perf_counter_ns()
-        answer = self.exchange(unit, payload)
+        answer = self.exchange(unit, request_id, payload)
         latency = perf_counter_ns() - begin
         error, correct = answer.error, None
-        self._sent += 1
         judge = self.session.judge
         if not error and judge is not None and self._sent % self._every == 0:
             try:
@@ -100,7 +101,7 @@ class LoadUser(User):
         arm = answer.arm or self._arm
         self.session.journal.append(
             (
-                send_ns, latency, self._protocol, unit, arm, answer.assignment, answer.request_id,
+                send_ns, latency, self._protocol, unit, arm, answer.assignment, answer.request_id or request_id,
                 answer.status, error, payload.rows, correct,
             )
         )  # fmt: skip
@@ -121,7 +122,7 @@ class LoadUser(User):
         """Drop the protocol's connection."""
         raise NotImplementedError
 
-    def exchange(self, unit: str, payload: Payload) -> Exchange:
+    def exchange(self, unit: str, request_id: str, payload: Payload) -> Exchange:
         """Send one request and wait for the whole answer; never raises for what a server or network does."""
         raise NotImplementedError
 

@@ -47,9 +47,9 @@ class GrpcUser(LoadUser):
         """Close the channel."""
         self._channel.close()
 
-    def exchange(self, unit: str, payload: Payload) -> Exchange:
+    def exchange(self, unit: str, request_id: str, payload: Payload) -> Exchange:
         """One call; a failed one's error is its code's name."""
-        metadata = ((self._unit_header, unit),)
+        metadata = ((self._unit_header, unit), ("x-request-id", request_id))
         try:
             body, call = self._call.with_call(payload.proto, timeout=self._timeout, metadata=metadata)
         except grpc.RpcError as error:

@@ -135,10 +135,11 @@ class RestUser(LoadUser):
         """Close the connection."""
         self._connection.close()
 
-    def exchange(self, unit: str, payload: Payload) -> Exchange:
+    def exchange(self, unit: str, request_id: str, payload: Payload) -> Exchange:
         """One POST; the error names what happened to it."""
         body = payload.json
-        data = b"%b%d%b%b\r\n\r\n%b" % (self._head, len(body), self._unit_line, unit.encode(), body)
+        ids = f"{unit}\r\nx-request-id: {request_id}\r\n\r\n".encode("ascii")
+        data = b"%b%d%b%b%b" % (self._head, len(body), self._unit_line, ids, body)
         try:
             response = self._connection.exchange(data)
         except TimeoutError:

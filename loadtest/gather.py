@@ -1,0 +1,120 @@
+"""After a run: journals, samples, scrapes and the gateway's records become the run directory.
+
+Runs in the parent once the generator has ended or the window is over; always writes run.json, also for a run that was cut
+off. What could not be had is noted as an event, never a reason to lose the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from loadtest import runfile
+from loadtest.admin import AdminError
+from loadtest.arrivals import Window
+from loadtest.job import Job, read
+from loadtest.ledger import Segment, compact, write_segment
+from loadtest.options import RunResult
+from loadtest.prepare import Prepared
+from loadtest.resources import Sampler, write_resources
+from loadtest.summary import Tallies, Verdict, judge, show
+from loadtest.watch import Watch
+
+
+def finish(
+    prepared: Prepared, watch: Watch, sampler: Sampler, measured: tuple[Window | None, int | None], console: Console
+) -> RunResult:
+    """Gather and write the run directory. measured: the window, and when the run was cut off (None: it was not)."""
+    job, run_dir = prepared.job, prepared.run_dir
+    window, cut_ns = measured
+    if window is None:  # it never began: an empty window at the present
+        window = Window(time.time_ns(), time.time_ns(), time.time_ns(), 0)
+    if cut_ns is not None:
+        window = window.cut(cut_ns)
+    watch.close()
+    observed = watch.observed
+    tallies = Tallies(window)
+    segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
+    write_resources(run_dir / "resources.parquet", sampler.rows())
+    records_dropped = _gather_records(prepared, watch, window)
+    weights = _weights(prepared, observed.phases)
+    verdict = judge(tallies, job.profile, weights, ledger_dropped, cut_ns is not None)
+    facts = runfile.Facts(
+        run_id=prepared.run_id,
+        job=job,
+        window=window,
+        config=prepared.config,
+        files=prepared.files,
+        arms=prepared.arms,
+        backends=prepared.backends(),
+        usage=sampler.usage(window.start_ns, window.end_ns),
+        observed=observed,
+        segments=segments,
+        ledger_dropped=ledger_dropped,
+        records_dropped=records_dropped,
+        verdict=verdict,
+    )
+    content = runfile.document(facts)
+    runfile.write(run_dir / "run.json", content)
+    shutil.rmtree(job.work, ignore_errors=True)
+    _tell(console, tallies, window, content, verdict)
+    return RunResult(run_dir, verdict.exit_code, verdict.reasons)
+
+
+def _weights(prepared: Prepared, phases: list[dict[str, Any]]) -> dict[str, float]:
+    """Arms that had weight in every phase of the run: those that must have got requests."""
+    weights = {arm: told["weight"] for arm, told in prepared.arms.items()}
+    for phase in phases:
+        for arm, weight in weights.items():
+            lost = phase["killed"] not in (None, arm)
+            weights[arm] = 0 if lost else min(weight, (phase["weights"] or weights).get(arm) or 0)
+    return weights
+
+
+def _gather_ledger(job: Job, directory: Path, window: Window, tallies: Tallies) -> tuple[list[Segment], int]:
+    progress = [job.progress_file, *job.work.glob("worker-*.json")]
+    dropped = sum((read(path) or {}).get("dropped", 0) for path in progress)
+    segments = compact(sorted(job.work.glob("ledger-*.jsonl")), directory, window.start_ns, tallies.see)
+    if not segments:  # an empty ledger still has its columns
+        write_segment(directory / "ledger-empty.parquet", [])
+    return segments, dropped
+
+
+def _gather_records(prepared: Prepared, watch: Watch, window: Window) -> int | None:
+    """Copy the gateway's records of the run's time; how many it dropped in that time, None where it did not tell."""
+    if prepared.admin is None:
+        return None
+    try:
+        segments = prepared.admin.flush_records()
+        _, problems = runfile.copy_records(segments, prepared.run_dir / "records", window)
+        for problem in problems:
+            watch.observed.note(problem)
+        after = prepared.admin.records().get("dropped")
+    except AdminError as error:
+        watch.observed.note(f"the gateway's records: {error}")
+        return None
+    if after is None or prepared.records_dropped is None:
+        return after
+    return max(0, int(after) - int(prepared.records_dropped))
+
+
+def _tell(console: Console, tallies: Tallies, window: Window, content: Mapping[str, Any], verdict: Verdict) -> None:
+    seconds = max((window.end_ns - window.start_ns) / 1e9, 1e-9)
+    if tallies.requests:
+        show(
+            console,
+            tallies,
+            seconds,
+            f"{content['kind']}: {seconds:.1f} s measured after the warm-up; latencies in milliseconds",
+        )
+    limits = content["limits"]
+    for role in limits["limited_by"]:
+        cores = limits[f"{role}_busiest_process_cores"]
+        console.print(f"limited by the {role}: {cores:.0%} of a core on average, above 70%")
+    for reason in verdict.reasons:
+        console.print(reason, style="bold red", highlight=False, markup=False)
