@@ -1,0 +1,83 @@
+"""Everything a start can find wrong before it opens a port: `abgate check` is this, and `abgate serve` begins with it.
+
+Reads files (token, certificates, signatures, kept state), writes none. Problems are collected and told together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config import Config
+from gateway.errors import ConfigError
+from gateway.experiments.model import Snapshot
+from gateway.experiments.state import State, merge
+from gateway.protocol.signature_file import Signature
+from gateway.protocol.signature_file import load as load_signature
+from gateway.storage import StateFile
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration with what its files hold; signatures lack the models that import theirs from a server."""
+
+    config: Config
+    token: str | None
+    tls: tuple[bytes, bytes] | None
+    signatures: Mapping[str, Signature]
+    snapshot: Snapshot
+    state: State
+
+
+def prepare(config: Config, kept: State | None = None) -> Prepared:
+    """Read what the configuration names; ConfigError with every problem. kept overrides the state file (a reload)."""
+    problems: list[str] = []
+    token, tls, state = None, None, State()
+    try:
+        token = config.token()
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        tls = _tls(config)
+    except ConfigError as error:
+        problems += error.problems
+    signatures: dict[str, Signature] = {}
+    for model in config.document.models:
+        path = config.signature_path(model)
+        if path is not None:
+            problems += _signature(model, path, signatures)
+    try:
+        state = kept if kept is not None else StateFile(config.document.admin.state_file).load()
+    except ConfigError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    snapshot, merged = merge(config.specs(), state)
+    return Prepared(config, token, tls, signatures, snapshot, merged)
+
+
+def _signature(model: str, path: Path, found: dict[str, Signature]) -> list[str]:
+    if not path.exists():
+        return [
+            f"models.{model}.signature: there is no file {path}; `abgate models build {model}` makes the built-in models"
+        ]
+    try:
+        found[model] = load_signature(path)
+    except ConfigError as error:
+        return [f"models.{model}.signature: {problem}" for problem in error.problems]
+    return []
+
+
+def _tls(config: Config) -> tuple[bytes, bytes] | None:
+    """Certificate chain and key, PEM; ConfigError when they cannot be read or do not belong together."""
+    given = config.document.listen.tls
+    if given is None:
+        return None
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(given.cert, given.key)
+        return given.cert.read_bytes(), given.key.read_bytes()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([f"listen.tls: {given.cert} and {given.key} cannot be used: {error}"]) from error
