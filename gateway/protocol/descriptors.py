@@ -7,6 +7,7 @@ The pool is private: the same process may import the real tensorflow_serving bes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,12 @@ _SETS = ("tfs.fds", "torchserve.fds")
 
 @cache
 def pool() -> DescriptorPool:
-    """The pool that holds every file of the committed sets; for reflection as well."""
+    """The pool that holds every file of the committed sets."""
+    return new_pool()
+
+
+def new_pool(extra: Iterable[bytes] = ()) -> DescriptorPool:
+    """A pool of its own with every file of the committed sets and more serialized files, e.g. for reflection."""
     filled = DescriptorPool()
     seen: set[str] = set()
     for name in _SETS:
@@ -29,6 +35,8 @@ def pool() -> DescriptorPool:
             if file.name not in seen:
                 seen.add(file.name)
                 filled.AddSerializedFile(file.SerializeToString())
+    for serialized in extra:
+        filled.AddSerializedFile(serialized)
     return filled
 
 

@@ -200,6 +200,14 @@ def version_number(version: str) -> int | None:
     return None
 
 
+def arm_version(version: str, versions: frozenset[str] | None) -> str:
+    """An arm's own name for the version a client asks for by number: "1" is TorchServe's "1.0" where the arm has that."""
+    if not version or versions is None or version in versions:
+        return version
+    number = int(version)
+    return min((name for name in versions if version_number(name) == number), default=version)
+
+
 def _write_spec(spec: Any, model: str, version: str) -> None:
     spec.name = model
     spec.ClearField("version_choice")

@@ -79,10 +79,10 @@ def parse_metadata_request(payload: bytes) -> Any:
     return message
 
 
-def metadata_response(signature: Signature, version: int | None) -> bytes:
+def metadata_response(signature: Signature, model: str, version: int | None) -> bytes:
     """A GetModelMetadataResponse with the one signature the gateway serves; a tensor's graph name is not known to it."""
     message = message_class("tensorflow.serving.GetModelMetadataResponse")()
-    message.model_spec.name = signature.model
+    message.model_spec.name = model
     if version is not None:
         message.model_spec.version.value = version
     signatures = message_class("tensorflow.serving.SignatureDefMap")()

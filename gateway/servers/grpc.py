@@ -1,0 +1,129 @@
+"""The gRPC front end: one grpc.aio server with TensorFlow Serving's services, health and reflection.
+
+Here lives which path goes to which handler, and starting, draining and stopping. Handlers take and give bytes; what they
+do with them is in grpc_predict and grpc_models. Runs on the event loop it was started on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+from gateway.dataplane import DataPlane
+from gateway.errors import ConfigError
+from gateway.protocol import descriptors, tfserving_grpc, tfserving_info
+from gateway.servers.grpc_models import Models
+from gateway.servers.grpc_predict import GrpcSettings, Predict
+
+__all__ = ["GrpcServer", "GrpcSettings"]
+
+PREDICTION = "tensorflow.serving.PredictionService"
+MODEL = "tensorflow.serving.ModelService"
+_Handler = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
+
+
+class GrpcServer:
+    """One listening gRPC server; start once, stop once."""
+
+    def __init__(self, plane: DataPlane, settings: GrpcSettings) -> None:
+        self._settings = settings
+        self._predict = Predict(plane, settings)
+        models = Models(plane)
+        self._handlers: dict[str, _Handler] = {
+            tfserving_grpc.PREDICT: self._predict.serve,
+            tfserving_info.METADATA: models.metadata,
+            tfserving_info.STATUS: models.status,
+        }
+        self._health = health.aio.HealthServicer()
+        self._server: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, address: str) -> int:
+        """Listen on "host:port" (port 0: any free one) and return the port; health says NOT_SERVING until `set_serving`.
+
+        Raises ConfigError when the address cannot be had.
+        """
+        settings = self._settings
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", int(settings.reuse_port)),  # else two servers share a port and never know
+                ("grpc.max_receive_message_length", settings.body_limit),
+                ("grpc.max_send_message_length", -1),
+                # clients behind load balancers ping; that is no reason to drop them
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        server.add_generic_rpc_handlers((_Paths(self._handlers),))
+        await self._set(False)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (PREDICTION, MODEL, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            reflection.aio.ReflectionServicer(names, pool=_reflected()), server
+        )
+        try:
+            if settings.tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                certificate, key = settings.tls
+                port = server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
+        except RuntimeError as error:
+            raise ConfigError(
+                [f"listen.grpc: {address} cannot be listened on ({error}); choose a free port"]
+            ) from error
+        await server.start()
+        self._server = server
+        return int(port)
+
+    def set_serving(self, serving: bool) -> None:
+        """Let grpc.health.v1 say SERVING or NOT_SERVING, for the whole server and for each service."""
+        task = asyncio.get_running_loop().create_task(self._set(serving))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self, grace_s: float) -> None:
+        """Say NOT_SERVING, take no new calls, let those under way end within grace_s seconds, then cut them."""
+        if self._server is None:
+            return
+        await self._health.enter_graceful_shutdown()
+        self._predict.stopping = True
+        await self._server.stop(grace_s)
+        self._server = None
+
+    async def _set(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", PREDICTION, MODEL):
+            await self._health.set(service, status)
+
+
+class _Paths(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Path -> handler; the other methods of our two services say what the gateway does serve."""
+
+    def __init__(self, handlers: dict[str, _Handler]) -> None:
+        self._handlers = {path: grpc.unary_unary_rpc_method_handler(handler) for path, handler in handlers.items()}
+        self._unserved = grpc.unary_unary_rpc_method_handler(_unserved)
+
+    def service(self, handler_call_details: Any) -> Any:
+        path = handler_call_details.method
+        handler = self._handlers.get(path)
+        if handler is None and path.startswith((f"/{PREDICTION}/", f"/{MODEL}/")):
+            return self._unserved
+        return handler
+
+
+async def _unserved(payload: bytes, context: Any) -> bytes:
+    await context.abort(
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"the gateway serves {PREDICTION}/Predict, {PREDICTION}/GetModelMetadata and {MODEL}/GetModelStatus",
+    )
+    return b""
+
+
+def _reflected() -> Any:
+    """What reflection tells of: our messages and those of health and reflection themselves, in a pool of their own."""
+    return descriptors.new_pool([health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb])

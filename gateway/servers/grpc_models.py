@@ -1,0 +1,87 @@
+"""Model status and metadata over gRPC, answered by the gateway from what it knows; nothing is asked of an arm.
+
+Here lives which versions the gateway shows to TensorFlow Serving's clients: those of every arm of the model, by number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.dataplane import DataPlane, Route
+from gateway.errors import RequestError
+from gateway.protocol import tfserving_grpc, tfserving_info
+from gateway.protocol.status import grpc_status
+from gateway.servers.grpc_predict import CODES
+
+
+class Models:
+    """Serves ModelService/GetModelStatus and PredictionService/GetModelMetadata."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    async def status(self, payload: bytes, context: Any) -> bytes:
+        """A handler for grpc.aio: GetModelStatusRequest -> GetModelStatusResponse, as bytes."""
+        try:
+            return self._status(payload)
+        except RequestError as error:
+            await context.abort(CODES[grpc_status(error.kind)], error.message)
+            raise
+
+    async def metadata(self, payload: bytes, context: Any) -> bytes:
+        """A handler for grpc.aio: GetModelMetadataRequest -> GetModelMetadataResponse, as bytes."""
+        try:
+            return self._metadata(payload)
+        except RequestError as error:
+            await context.abort(CODES[grpc_status(error.kind)], error.message)
+            raise
+
+    def _status(self, payload: bytes) -> bytes:
+        message = tfserving_info.parse_status_request(payload)
+        name = tfserving_grpc.model_name(message)
+        route = self._plane.routes.get(name)
+        if route is None:
+            raise RequestError("not_found", f"Could not find any versions of model {name}")
+        versions = known_versions(route)
+        wanted, _ = tfserving_grpc.version_and_label(message)  # TF Serving ignores a label here
+        if wanted:
+            if int(wanted) not in versions:
+                raise RequestError("not_found", f"Could not find version {wanted} of model {name}")
+            versions = {int(wanted): versions[int(wanted)]}
+        return tfserving_info.status_response(versions)
+
+    def _metadata(self, payload: bytes) -> bytes:
+        message = tfserving_info.parse_metadata_request(payload)
+        name = tfserving_grpc.model_name(message)
+        route = self._plane.routes.get(name)
+        if route is None:
+            raise RequestError("not_found", f"Servable not found for request: Latest({name})")
+        if route.signature is None:
+            raise RequestError("failed_precondition", f"model {name!r} has no signature in the gateway's configuration")
+        versions = known_versions(route)
+        wanted, label = tfserving_grpc.version_and_label(message)
+        if label:
+            if label not in route.labels:
+                raise RequestError("invalid_argument", f"Unrecognized servable version label: {label}")
+            number = tfserving_grpc.version_number(route.labels[label])
+        elif wanted:
+            if int(wanted) not in versions:
+                raise RequestError("not_found", f"Servable not found for request: Specific({name}, {wanted})")
+            number = int(wanted)
+        else:
+            number = max(versions) or None
+        return tfserving_info.metadata_response(route.signature, name, number)
+
+
+def known_versions(route: Route) -> dict[int, bool]:
+    """Version numbers of a model's arms -> whether an arm that has it is ready; never empty.
+
+    Where no arm tells a version that is a number, the model's one version is shown as 0.
+    """
+    versions: dict[int, bool] = {}
+    for arm in route.arms:
+        names = arm.versions or ((arm.version,) if arm.version else ())
+        for number in (tfserving_grpc.version_number(name) for name in names):
+            if number is not None:
+                versions[number] = versions.get(number, False) or arm.ready
+    return versions or {0: any(arm.ready for arm in route.arms)}

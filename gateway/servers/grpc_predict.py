@@ -1,0 +1,247 @@
+"""Predict over gRPC: one request's way from bytes to bytes through the data plane.
+
+Here lives the order of the steps (parse, assign, guard, admit, translate, send, answer, record) and what happens when one
+of them fails or the client leaves. Forms of messages are protocol's, connections are upstream's, decisions the data plane's.
+Work an arm has been given is never cut short: it keeps its place on the arm until the arm's answer, its connection's end
+or the abandon limit, also when nobody waits for it any more (neither server would stop it either).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+
+from gateway.clock import monotonic_ns, wall_ns
+from gateway.dataplane import Arm, Call, DataPlane, Route
+from gateway.errors import ErrorKind, RequestError, UpstreamError
+from gateway.protocol import tfserving_grpc as codec
+from gateway.protocol import torchserve
+from gateway.protocol.signature_file import Signature
+from gateway.protocol.status import grpc_status
+from gateway.protocol.tensors import UNTOLD, BatchInfo
+from gateway.upstream.grpc_client import GrpcArm, GrpcUpstreamError
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+_MESSAGE_LIMIT = 1024  # TF Serving cuts its messages there (grpc_status_util.cc)
+_ID_LIMIT = 128
+_LATE_S = 0.002  # a client that leaves this close to its deadline left because of it
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcSettings:
+    """What the gRPC front end needs to know; sizes in bytes, times in seconds.
+
+    offload_bytes: messages from this size on are parsed and translated off the event loop. tls: (certificate, key), PEM.
+    """
+
+    body_limit: int
+    rows_limit: int
+    timeout_s: float
+    forward_headers: tuple[str, ...] = ()
+    tls: tuple[bytes, bytes] | None = None
+    offload_bytes: int = 1 << 20
+    reuse_port: bool = False
+
+
+class Predict:
+    """Serves tensorflow.serving.PredictionService/Predict; one object for all requests, its state is the data plane's."""
+
+    def __init__(self, plane: DataPlane, settings: GrpcSettings) -> None:
+        self.stopping = False
+        self._plane = plane
+        self._settings = settings
+        self._limits = codec.Limits(settings.rows_limit, settings.body_limit)
+        self._forwarded = tuple(dict.fromkeys(("traceparent", *(h.lower() for h in settings.forward_headers))))
+        self._under_way: set[asyncio.Task[bytes]] = set()
+
+    async def serve(self, payload: bytes, context: Any) -> bytes:
+        """Answer one request (a handler for grpc.aio: bytes in, bytes out); exactly one record is left behind."""
+        start = monotonic_ns()
+        metadata: dict[str, Any] = dict(context.invocation_metadata())
+        request_id = metadata.get("x-request-id", "")[:_ID_LIMIT]
+        call = self._plane.begin("tfs-grpc", request_id, len(payload), start)
+        remaining = context.time_remaining()
+        answer, batch = b"", UNTOLD
+        refused: RequestError | None = None
+        try:
+            try:
+                answer, batch = await self._exchange(call, payload, metadata, remaining)
+            except RequestError as error:
+                refused = error
+            except Exception:
+                _log.exception("a gRPC request failed inside the gateway")
+                refused = RequestError("internal", "internal error; the gateway's log has it")
+            await context.send_initial_metadata(_headers(call))
+        except BaseException:
+            self._gone(call, remaining)
+            raise
+        if refused is not None:
+            await self._refuse(call, context, refused)
+        self._plane.finish(call, 0, "", len(answer), batch)
+        return answer
+
+    async def _exchange(
+        self, call: Call, payload: bytes, metadata: Mapping[str, Any], remaining: float | None
+    ) -> tuple[bytes, BatchInfo]:
+        """The request's answer, or a RequestError."""
+        size = len(payload)
+        message = await self._off_loop(size, codec.parse_request, payload)
+        route = self._assign(call, message, metadata)
+        call.rows = await self._off_loop(size, codec.check, message, route.signature, self._limits, route.guard)
+        arm = self._plane.admit(call)
+        try:
+            client = _client(arm)
+            wire, signature = await self._encode(call, route, client, message, size)
+            task = self._send(call, arm, client, wire, metadata, remaining)
+        except BaseException:
+            self._plane.release(arm)
+            raise
+        received = await self._wait(call, task, remaining)
+        return await self._decode(call, client, signature, message, received)
+
+    def _assign(self, call: Call, message: Any, metadata: Mapping[str, Any]) -> Route:
+        plane = self._plane
+        model = codec.model_name(message)
+        known = plane.routes.get(model)
+        unit = metadata.get(known.unit_header, "") if known is not None and known.unit_header else ""
+        route = plane.assign(call, model, unit, metadata.get("x-abgate-arm", ""), "x-abgate-block" in metadata)
+        version, label = codec.version_and_label(message)
+        assert call.arm is not None
+        plane.version(call, codec.arm_version(version, call.arm.versions), label)
+        return route
+
+    async def _encode(
+        self, call: Call, route: Route, client: GrpcArm, message: Any, size: int
+    ) -> tuple[bytes, Signature | None]:
+        """The message as the arm takes it, and the signature its answer is translated by (None: it is not)."""
+        if client.kind != "torchserve":
+            call.protocol_out = "tfs-grpc"
+            return await self._off_loop(size, codec.forward, message, client.model, call.version), None
+        call.protocol_out = "torchserve-grpc"
+        if route.signature is None:
+            raise RequestError("failed_precondition", f"model {call.model!r} has no signature to translate by")
+        begun = monotonic_ns()
+        body = await self._off_loop(size, _translated, message, self._limits, client.form)
+        wire = torchserve.encode_predictions(client.model, call.version, body, client.form, wall_ns())
+        call.codec_ns += monotonic_ns() - begun
+        return wire, route.signature
+
+    def _send(
+        self, call: Call, arm: Arm, client: GrpcArm, wire: bytes, metadata: Mapping[str, Any], remaining: float | None
+    ) -> asyncio.Task[bytes]:
+        """Give the message to the arm; its place is given back when the call to the arm has ended, not before."""
+        if remaining is not None and remaining <= 0:
+            raise RequestError("upstream_timeout", "the deadline had passed before anything was sent")
+        passed = [(key, metadata[key]) for key in self._forwarded if key in metadata]
+        passed.append(("x-request-id", call.request_id))
+        timeout = self._timeout(remaining) + client.abandon_s
+        call.sent_ns = monotonic_ns()
+        task = asyncio.create_task(client.call(wire, timeout, passed))
+        self._under_way.add(task)
+        task.add_done_callback(partial(self._ended, arm))
+        return task
+
+    async def _wait(self, call: Call, task: asyncio.Task[bytes], remaining: float | None) -> bytes:
+        timeout = self._timeout(remaining)
+        done, _ = await asyncio.wait((task,), timeout=timeout)
+        call.received_ns = monotonic_ns()
+        call.upstream_ns = call.received_ns - call.sent_ns
+        if not done:
+            assert call.arm is not None
+            raise UpstreamError("upstream_timeout", f"arm {call.arm.name!r} gave no answer within {timeout:.3f} s")
+        return task.result()
+
+    async def _decode(
+        self, call: Call, client: GrpcArm, signature: Signature | None, message: Any, received: bytes
+    ) -> tuple[bytes, BatchInfo]:
+        if signature is None:
+            if client.model == call.model and len(received) >= self._settings.offload_bytes:
+                return received, UNTOLD
+            return codec.rename_response(received, call.model), UNTOLD
+        begun = monotonic_ns()
+        answer = await self._off_loop(len(received), _untranslated, received, client.form, signature, message)
+        call.codec_ns += monotonic_ns() - begun
+        return answer
+
+    async def _refuse(self, call: Call, context: Any, error: RequestError) -> NoReturn:
+        """Record and answer an error; raises grpc.aio.AbortError, which ends the call."""
+        code = grpc_status(error.kind)
+        if error.kind == "upstream_rejected" and isinstance(error, GrpcUpstreamError):
+            code = error.code
+        text = (
+            error.message if len(error.message) <= _MESSAGE_LIMIT else error.message[:_MESSAGE_LIMIT] + "...TRUNCATED"
+        )
+        after = error.retry_after
+        trailing = () if after is None else (("grpc-retry-pushback-ms", str(int(after * 1000))),)
+        self._plane.finish(call, code, error.kind, 0)
+        await context.abort(CODES[code], text, trailing)
+        raise AssertionError("abort returned")
+
+    def _gone(self, call: Call, remaining: float | None) -> None:
+        """The call was cancelled: by the client, by its deadline, or because the server's grace has run out."""
+        if call.sent_ns and not call.upstream_ns:
+            call.upstream_ns = monotonic_ns() - call.sent_ns
+        waited = (monotonic_ns() - call.start_ns) / 1e9
+        kind: ErrorKind = "client_gone"
+        if self.stopping:
+            kind = "draining"
+        elif remaining is not None and waited >= remaining - _LATE_S:
+            kind = "upstream_timeout"
+        self._plane.finish(call, grpc_status(kind), kind, 0)
+
+    def _ended(self, arm: Arm, task: asyncio.Task[bytes]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be left to look at it
+        self._plane.release(arm)
+
+    def _timeout(self, remaining: float | None) -> float:
+        configured = self._settings.timeout_s
+        return configured if remaining is None else min(configured, remaining)
+
+    async def _off_loop(self, size: int, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a codec step: here where the message is small, in a thread where it would hold up other requests."""
+        if size < self._settings.offload_bytes:
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+
+def _translated(message: Any, limits: codec.Limits, form: str) -> bytes:
+    return torchserve.encode_payload(codec.decode_request(message, limits), form)
+
+
+def _untranslated(received: bytes, form: str, signature: Signature, message: Any) -> tuple[bytes, BatchInfo]:
+    outputs = tuple(message.output_filter)
+    body, batch = torchserve.decode_predictions(received, form)
+    response = torchserve.decode_payload(body, form, signature, outputs, batch)
+    renamed = replace(response, model=message.model_spec.name)
+    return codec.encode_response(renamed, signature.signature_name, outputs), batch
+
+
+def _client(arm: Arm) -> GrpcArm:
+    client = arm.grpc
+    if client is None:
+        raise RequestError("failed_precondition", f"arm {arm.name!r} has no gRPC address; use REST for this model")
+    assert isinstance(client, GrpcArm)
+    return client
+
+
+def _headers(call: Call) -> tuple[tuple[str, str], ...]:
+    """The initial metadata of an answer or error; durations in milliseconds, the arm only where one was asked."""
+    gateway_ns = monotonic_ns() - call.start_ns - call.codec_ns - call.upstream_ns
+    timing = f"gateway;dur={gateway_ns / 1e6:.3f}, codec;dur={call.codec_ns / 1e6:.3f}, upstream;dur={call.upstream_ns / 1e6:.3f}"
+    headers = [("x-request-id", call.request_id), ("x-abgate-assignment", call.assignment), ("server-timing", timing)]
+    if call.sent_ns and call.arm is not None:
+        headers.append(("x-abgate-arm", call.arm.name))
+    if call.route is not None and call.route.experiment is not None:
+        headers.append(("x-abgate-experiment", call.route.experiment.id))
+    return tuple(headers)
