@@ -1,0 +1,237 @@
+"""From what a run directory told to the report as one JSON-ready dictionary (schema: report.schema.json). PURE.
+
+Reads no files and draws nothing; html.py renders the same dictionary, so the page never says more than report.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gateway.reports import facts, jsonable
+from gateway.reports.batches import batching
+from gateway.reports.jsonable import Json
+from gateway.reports.ledger import Requests, Run
+from gateway.reports.measure import curve, measure, rows_of, series
+from gateway.reports.records import GatewayRecords
+from gateway.reports.verdict import (
+    LATENCY_MARGIN,
+    Comparison,
+    check_arms,
+    check_run,
+    check_same_answers,
+    compare,
+    exit_code,
+    performance_line,
+)
+from gateway.reports.words import headline
+from gateway.stats.decision import Circumstances
+from gateway.stats.result import NotComputable
+from gateway.stats.srm import ALARM_P, SrmTest, first_exposures, phase_test, stratified_test
+
+FORMAT = 1
+
+
+def build(run: Run) -> Json:
+    """The whole report of a run."""
+    document = run.document
+    profile = facts.part(document, "profile")
+    seconds = run.window.seconds if run.window else None
+    rows = rows_of(run.requests) if run.requests is not None and run.requests.n else []
+    measured = [measure(arm, seconds) for arm in rows] if seconds else []
+    arms = [_arm(run, name, measured[i] if measured else None) for i, name in enumerate(_names(run))]
+    served = [arm for arm in rows if arm.n]
+    comparisons = [compare(served[0], other) for other in served[1:]]
+    srm = _srm(run)
+    unfinished = "" if run.window and run.window.told else "the run was cut short: the end of its window is missing"
+    limited_by = [str(name) for name in facts.part(document, "limits").get("limited_by") or []]
+    records = _records(run.records, document)
+    parity = facts.parity(facts.part(facts.part(document, "model"), "manifest"))
+    line, chosen = performance_line(
+        comparisons,
+        Circumstances(
+            stand_ins=[arm["name"] for arm in arms if arm["stand_in"]],
+            unfinished=unfinished,
+            srm_alarm=bool(srm.get("alarm")),
+            limited_by=limited_by,
+            shared_machine=document.get("kind", "live split") == "live split",
+            arms=len(arms),
+        ),
+    )
+    checks = [
+        *check_run(parity, srm, records, limited_by, unfinished),
+        *(check_arms(rows, measured, profile) if rows else []),
+        *(check_same_answers(comparison) for comparison in comparisons if _judged(measured)),
+    ]
+    code = exit_code(checks, line, chosen)
+    return {
+        "format": FORMAT,
+        "generated": bool(document.get("generated", False)),
+        "summary": {
+            "sentence": headline(seconds, arms, _units(run.requests), line.line),
+            "performance": {"line": line.line, "reason": line.reason, "names_winner": line.names_winner},
+            "exit_code": code,
+            "checks": [check.json() for check in checks],
+        },
+        "run": _run(run),
+        "arms": arms,
+        "unattributed": _unattributed(run.requests),
+        "differences": [_difference(comparison) for comparison in comparisons],
+        "srm": srm,
+        "parity": parity,
+        "processes": facts.processes(document, run.resources),
+        "limits": {
+            "limited_by": limited_by,
+            **{k: v for k, v in facts.part(document, "limits").items() if k != "limited_by"},
+        },
+        "records": records,
+        "events": facts.events(document, run.window.start_ns if run.window else None),
+        "missing": list(run.missing),
+        "not_tested": facts.not_tested(document, arms),
+        "plots": {
+            "percentile_curve": {arm.name: curve(arm) for arm in served},
+            "over_time": series(served, seconds) if served and seconds else None,
+        },
+    }
+
+
+def _names(run: Run) -> tuple[str, ...]:
+    return run.requests.arms if run.requests is not None else tuple(facts.part(run.document, "arms"))
+
+
+def _judged(measured: Sequence[Json]) -> bool:
+    return all(numbers["accuracy"]["judged"] for numbers in measured if numbers["requests"])
+
+
+def _units(requests: Requests | None) -> int:
+    return 0 if requests is None else int(np.unique(requests.unit[requests.unit != 0]).size)
+
+
+def _arm(run: Run, name: str, measured: Json | None) -> Json:
+    records = run.records.arms.get(name) if run.records else None
+    told = facts.part(facts.part(run.document, "arms"), name)
+    arm = facts.arm_facts(name, told, records.implementations if records else {})
+    overhead: Json = jsonable.missing("the gateway's records are missing")
+    if records is not None:
+        overhead = {
+            "records": records.count,
+            "gateway": records.times.get("gateway_ns", jsonable.missing("no records")),
+            "codec": records.times.get("codec_ns", jsonable.missing("no records")),
+            "upstream": records.times.get("upstream_ns", jsonable.missing("no records")),
+            "loop_lag": records.times.get("loop_lag_ns", jsonable.missing("no records")),
+            "error_kinds": dict(records.error_kinds),
+            "protocols_out": dict(records.protocols_out),
+            "versions": dict(records.versions),
+            "mean_bytes_in": records.bytes_in,
+            "mean_bytes_out": records.bytes_out,
+        }
+    return {
+        **arm,
+        **(measured or {}),
+        "batching": batching(records, run.scrapes.get(str(arm["backend"]))),
+        "gateway_ms": overhead,
+    }
+
+
+def _run(run: Run) -> Json:
+    document = run.document
+    window = run.window
+    return {
+        "id": document.get("run_id") or run.path.name,
+        "kind": facts.absent(document, "kind"),
+        "profile": facts.absent(document, "profile"),
+        "profile_sha256": facts.absent(document, "profile_sha256"),
+        "config_sha256": facts.absent(document, "config_sha256"),
+        "seed": facts.absent(document, "seed"),
+        "model": facts.part(document, "model").get("name") or jsonable.missing(facts.UNKNOWN),
+        "machine": facts.absent(document, "machine"),
+        "versions": facts.absent(document, "versions"),
+        "window": {"start_ns": window.start_ns, "end_ns": window.end_ns, "seconds": window.seconds, "told": window.told}
+        if window
+        else jsonable.missing("no window and no ledger"),
+        "warmup_requests": run.warmup_rows,
+    }
+
+
+def _records(records: GatewayRecords | None, document: Mapping[str, Any]) -> Json:
+    dropped = facts.part(document, "gateway").get("records_dropped")
+    if records is None:
+        return {"dropped": dropped, "not_computable": "the gateway's records are missing"}
+    return {
+        "dropped": dropped,
+        "rows": records.rows,
+        "joined_by": "request id" if records.joined else "time only",
+        "other_traffic": records.foreign,
+        "requests_without_record": records.unrecorded,
+        "rerouted": records.rerouted,
+        "assignments": dict(records.assignments),
+    }
+
+
+def _unattributed(requests: Requests | None) -> Json:
+    """Requests that no arm is known for (they failed before one was told), and forced ones left out of the comparison."""
+    if requests is None:
+        return {"requests": 0, "errors": [], "forced_left_out": 0}
+    lost = requests.arm < 0
+    kinds = np.bincount(requests.error[lost], minlength=len(requests.errors))
+    compared = any((arm.mask & requests.forced).any() for arm in rows_of(requests))
+    return {
+        "requests": int(lost.sum()),
+        "errors": [{"kind": requests.errors[i] or "ok", "count": int(c)} for i, c in enumerate(kinds) if c],
+        "forced_left_out": 0 if compared else int((requests.forced & ~lost).sum()),
+    }
+
+
+def _difference(comparison: Comparison) -> Json:
+    return {
+        "arm": comparison.arm,
+        "baseline": comparison.baseline,
+        "latency_ms": {name: jsonable.difference(value) for name, value in comparison.latency.items()},
+        "error_rate": jsonable.difference(comparison.errors),
+        "accuracy": jsonable.difference(comparison.accuracy),
+        "margin": {"share_of_baseline": LATENCY_MARGIN, "quantile": "p95", "ms": comparison.margin_ms},
+        "decision": {"verdict": comparison.decision.verdict.value, "reason": comparison.decision.reason},
+    }
+
+
+def _srm(run: Run) -> Json:
+    records = run.records
+    weights = facts.phases(run.document, facts.part(run.document, "arms"))
+    if run.document.get("kind") == "direct":
+        return jsonable.missing("a direct run is not split")
+    if records is None:
+        return jsonable.missing("the gateway's records are missing")
+    if records.unit.size == 0:
+        return jsonable.missing("no unit was assigned by weight")
+    phases = records.phase if len(weights) != 1 else np.full_like(records.phase, next(iter(weights)))
+    unknown = sorted({int(p) for p in np.unique(phases)} - set(weights))
+    if unknown:
+        return jsonable.missing(f"run.json does not tell the weights of phase {', '.join(map(str, unknown))}")
+    exposures = first_exposures(records.unit, phases, records.assigned, records.assigned_names, weights)
+    result = stratified_test(exposures.phases)
+    common = {"units_seen": exposures.units, "multiple_exposures": exposures.multiple}
+    if isinstance(result, NotComputable):
+        return {**jsonable.missing(result.reason), **common}
+    per_phase = [
+        {"phase": counts.phase, "weights": dict(counts.weights), **_test(phase_test(counts))}
+        for counts in exposures.phases
+    ]
+    return {**_test(result), **common, "units": sum(result.observed), "alarm_below": ALARM_P, "phases": per_phase}
+
+
+def _test(test: SrmTest | NotComputable) -> Json:
+    if isinstance(test, NotComputable):
+        return jsonable.missing(test.reason)
+    return {
+        "arms": [
+            {"name": name, "units": seen, "expected": expected}
+            for name, seen, expected in zip(test.arms, test.observed, test.expected, strict=True)
+        ],
+        "statistic": test.statistic,
+        "freedom": test.freedom,
+        "p_value": test.p_value,
+        "alarm": test.alarm,
+        "units_in_unweighted_arms": list(test.unweighted),
+    }

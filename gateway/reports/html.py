@@ -1,0 +1,81 @@
+"""Renders report.json's dictionary as one self-contained page: no script, no external address, opens offline.
+
+Only presentation: which cells stand where and how numbers are written. Every number comes from the dictionary.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from gateway.reports import words
+from gateway.reports.jsonable import Json, told
+from gateway.reports.plots import arm_index, figures
+from gateway.reports.side_by_side import side_by_side
+
+
+def render(report: Json) -> str:
+    """The page of a report."""
+    environment = Environment(
+        loader=PackageLoader("gateway.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        ms=words.milliseconds,
+        percent=words.percent,
+        count=words.count,
+        size=words.size,
+        significant=words.significant,
+        show=show,
+        moment=moment,
+        estimate_ms=estimate_ms,
+    )
+    css = resources.files("gateway.reports").joinpath("report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html.j2").render(
+        r=report,
+        css=Markup(css),
+        figures=[(figure, Markup(figure.wide), Markup(figure.narrow)) for figure in figures(report)],
+        index=arm_index(report),
+        sections=side_by_side(report),
+    )
+
+
+def show(value: Any) -> str:
+    """Any value of run.json in a table cell; what is missing says so."""
+    if value is None:
+        return "not told"
+    if isinstance(value, dict):
+        if "not_computable" in value:
+            return f"n/a ({value['not_computable']})"
+        return ", ".join(f"{key} {show(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(show(item) for item in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return words.significant(value, 4)
+    return str(value)
+
+
+def moment(ns: int) -> str:
+    """Wall-clock nanoseconds as UTC, to the second."""
+    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def estimate_ms(found: Json) -> Markup:
+    """An estimate in ms with its interval below it, or n/a with the reason."""
+    value = told(found)
+    if value is None:
+        return Markup("n/a<small>{}</small>").format(found["not_computable"])
+    if "low" in found:
+        below = f"{words.milliseconds(found['low'])} to {words.milliseconds(found['high'])}"
+    else:
+        below = found.get("interval_not_computable", "")
+    return Markup("{}<small>{}</small>").format(words.milliseconds(value), escape(below))
