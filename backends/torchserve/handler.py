@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,11 @@ class Handler:
         self.name, self.version = ctx.model_name, str(model.get("modelVersion", "1.0"))
         self.signature = wire.load_signature(os.path.join(folder, "signature.json"))
         weights = os.path.join(folder, model.get("serializedFile", "model.pt"))
-        self.model = torch.jit.load(weights, map_location="cpu").eval()  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # torch announces the end of TorchScript, and still serves it
+            self.model = torch.jit.load(weights, map_location="cpu").eval()  # type: ignore[no-untyped-call]
         self._tally: dict[str, int] = {}
         self._tally_lock, self._tallied = threading.Lock(), threading.Event()
         self._counters = self._find_counters(ctx)
@@ -68,7 +73,7 @@ class Handler:
 
     def _read(self, index: int, row: dict[str, Any], ctx: Any, now: int) -> SimpleNamespace:
         job = SimpleNamespace(
-            index=index, error=None, status=200, rows=0, head={}, style="row", queue_ns=None, arrays=[]
+            index=index, bare=True, error=None, status=200, rows=0, head={}, style="row", queue_ns=None, arrays=[]
         )
         job.format = next((name for name in wire.FORMATS if name in row), "")
         job.grpc = bool(job.format)
