@@ -16,6 +16,8 @@ from gateway.errors import ConfigError
 from gateway.protocol.signature_file import Signature, TensorSpec
 from model_store import arrays
 
+# before the name of an output: what the right answer to the inputs is
+OUT = "out:"
 _MOST_PROBLEMS = 10
 
 
@@ -23,7 +25,8 @@ def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
     """Read inputs from `path`: .npz (one array per input, rows first), or .jsonl (one row a line).
 
     A line is {"input name": nested list, ...} or, for a model with one input, the nested list alone; text and {"b64": ...} are
-    bytes. Arrays of another datatype are converted where no value changes. Raises ConfigError with every problem.
+    bytes. Numbers are converted to the signature's datatype, floats by rounding, whole numbers only where none changes; an .npz may
+    also hold `label`, `split` and `out:<output>`. Raises ConfigError with every problem.
     """
     suffix = path.suffix.lower()
     if suffix not in (".npz", ".jsonl", ".ndjson"):
@@ -35,7 +38,27 @@ def read(path: Path, signature: Signature) -> dict[str, NDArray[Any]]:
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror or error}"]) from error
     check(found, signature, str(path))
-    return found
+    return _kept(found, signature, str(path))
+
+
+def _kept(found: Mapping[str, NDArray[Any]], signature: Signature, source: str) -> dict[str, NDArray[Any]]:
+    """The inputs, and of what else a file may hold only `label` and `split` (integers) and `out:<output>`, one per row."""
+    rows = len(found[signature.inputs[0].name])
+    extras = dict.fromkeys(("label", "split"), "iu") | {OUT + spec.name: "biufO" for spec in signature.outputs}
+    kept = {spec.name: found[spec.name] for spec in signature.inputs}
+    problems: list[str] = []
+    for name, kinds in extras.items():
+        if name not in found or name in kept:
+            continue
+        array = found[name]
+        if array.dtype.kind not in kinds or not array.ndim or len(array) != rows or (kinds == "iu" and array.ndim != 1):
+            problems.append(
+                f"{source}: {name!r} is {array.dtype} {list(array.shape)}; one entry per input ({rows}) is right"
+            )
+        kept[name] = array
+    if problems:
+        raise ConfigError(problems)
+    return kept
 
 
 def check(found: Mapping[str, NDArray[Any]], signature: Signature, source: str) -> None:
@@ -156,9 +179,13 @@ def _converted(array: NDArray[Any], spec: TensorSpec, where: str, problems: list
         return array
     kind, wanted = array.dtype.kind, np.dtype(dtype).kind
     numeric = kind in "iuf" and wanted in "iuf"
-    if array.dtype == dtype or (numeric and wanted == "f"):
-        return array.astype(dtype, copy=False)
-    if numeric and kind in "iu" and np.array_equal(array, with_dtype := array.astype(dtype)):
-        return with_dtype
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype) if numeric else array
+    if numeric and wanted == "f" and np.array_equal(np.isfinite(array), np.isfinite(converted)):
+        return converted
+    if numeric and wanted != "f" and kind != "f" and np.array_equal(array, converted):
+        return converted
     problems.append(f"{where}: input {spec.name!r} is {array.dtype} where {spec.datatype} is right")
     return array

@@ -23,8 +23,6 @@ from model_store.record import Artifact, BuildRecord
 from model_store.results import ArtifactResult, ParityResult
 from model_store.runners import Answers, Runner, StartTorchServe
 
-OUT = "out:"
-
 
 def verify(
     names: Sequence[str] | None,
@@ -110,7 +108,11 @@ def _reference(
     layout: Layout, signature: Signature, evaluation: Mapping[str, NDArray[Any]], answers: Sequence[Answers | str]
 ) -> Mapping[str, NDArray[Any]] | None:
     """Whose answers are right: those kept with the inputs, else the first artefact's that could be run."""
-    kept = {spec.name: evaluation[OUT + spec.name] for spec in signature.outputs if OUT + spec.name in evaluation}
+    kept = {
+        spec.name: evaluation[inputs.OUT + spec.name]
+        for spec in signature.outputs
+        if inputs.OUT + spec.name in evaluation
+    }
     if len(kept) == len(signature.outputs):
         return kept
     if layout.reference.is_file():

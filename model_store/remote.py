@@ -118,11 +118,13 @@ def _decode(spec: Signature, reply: Any, rows: int) -> dict[str, NDArray[Any]]:
 
 def _tensor(spec: TensorSpec, values: list[Any]) -> NDArray[Any]:
     if spec.datatype == "BYTES":
-        shaped = np.array(_texts(values), dtype=np.object_)
-        return shaped
+        return np.array(_texts(values), dtype=np.object_)
     try:
-        return np.asarray(values, dtype=DTYPES[spec.datatype])
-    except (TypeError, ValueError) as error:
+        natural = np.asarray(values)
+        if natural.dtype.kind == "f" and np.dtype(DTYPES[spec.datatype]).kind != "f":
+            raise ValueError("it has fractions")
+        return natural.astype(DTYPES[spec.datatype])
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise ValueError(f"output {spec.name!r} is not a tensor of {spec.datatype}: {error}") from error
 
 
