@@ -125,7 +125,8 @@ def ledger_table(requests: Requests, plan: Plan) -> Table:
     """The generator's ledger: one row a request, columns as the run directory's contract has them."""
     r = requests
     latency = r.upstream_ns + r.gateway_ns + r.codec_ns + r.client_ns
-    correct = np.where(r.judged & ~r.failed, r.correct, None).tolist()
+    told = (r.judged & ~r.failed).tolist()
+    correct = [right if judged else None for right, judged in zip(r.correct.tolist(), told, strict=True)]
     return Table.from_pydict(
         {
             "send_ns": Array(r.send_ns),

@@ -18,6 +18,7 @@ from gateway.reports.measure import curve, measure, rows_of, series
 from gateway.reports.records import GatewayRecords
 from gateway.reports.verdict import (
     LATENCY_MARGIN,
+    STATES,
     Comparison,
     check_arms,
     check_run,
@@ -70,10 +71,10 @@ def build(run: Run) -> Json:
         "format": FORMAT,
         "generated": bool(document.get("generated", False)),
         "summary": {
-            "sentence": headline(seconds, arms, _units(run.requests), line.line),
+            "sentence": headline(seconds, arms, _units(run.requests)),
             "performance": {"line": line.line, "reason": line.reason, "names_winner": line.names_winner},
             "exit_code": code,
-            "checks": [check.json() for check in checks],
+            "checks": [check.json() for check in sorted(checks, key=lambda check: STATES.index(check.state))],
         },
         "run": _run(run),
         "arms": arms,

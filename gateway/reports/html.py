@@ -47,20 +47,20 @@ def render(report: Json) -> str:
     )
 
 
-def show(value: Any) -> str:
+def show(value: Any, nothing: str = "not told") -> str:
     """Any value of run.json in a table cell; what is missing says so."""
     if value is None:
-        return "not told"
+        return nothing
     if isinstance(value, dict):
         if "not_computable" in value:
             return f"n/a ({value['not_computable']})"
-        return ", ".join(f"{key} {show(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{key.replace('_', ' ')} {show(item, 'none')}" for key, item in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(show(item) for item in value) or "none"
+        return ", ".join(show(item, "none") for item in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return words.significant(value, 4)
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
     return str(value)
 
 
@@ -75,7 +75,7 @@ def estimate_ms(found: Json) -> Markup:
     if value is None:
         return Markup("n/a<small>{}</small>").format(found["not_computable"])
     if "low" in found:
-        below = f"{words.milliseconds(found['low'])} to {words.milliseconds(found['high'])}"
+        below = words.span(found["low"], found["high"], words.milliseconds)
     else:
         below = found.get("interval_not_computable", "")
     return Markup("{}<small>{}</small>").format(words.milliseconds(value), escape(below))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gateway.reports.jsonable import Json, told
 from gateway.reports.svg import NARROW, WIDE, Drawing, Frame, Point, linear_ticks, log_ticks
-from gateway.reports.words import listing, milliseconds, percent, significant
+from gateway.reports.words import listing, milliseconds, percent, significant, span
 
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
 
@@ -76,7 +76,7 @@ def _percentiles(report: Json) -> Figure:
         frame = drawing.frame
         x, y = frame.x(0.0, max(last, 1.0)), frame.y(low, max(high, low * 2), math.log10)
         ticks = log_ticks(low, max(high, low * 2), 5 if frame.narrow else 8)
-        drawing.y_axis(y, [(t, significant(t, 2)) for t in ticks], "ms (logarithmic)")
+        drawing.y_axis(y, [(t, f"{t:g}") for t in ticks], "ms (logarithmic)")
         marks = [(0.0, "0%"), (0.5, "50%"), (0.9, "90%"), (0.99, "99%"), (0.999, "99.9%"), (0.9999, "99.99%")]
         shown = [(_tail(s), label) for s, label in marks if _tail(s) <= max(last, 1.0) + 1e-9]
         drawing.x_axis(x, shown, "share of answers within")
@@ -110,7 +110,7 @@ def _estimate_text(found: Json) -> str:
         return f"n/a ({found['not_computable']})"
     if "low" not in found:
         return f"{milliseconds(value)} (no interval: {found['interval_not_computable']})"
-    return f"{milliseconds(value)} ({milliseconds(found['low'])} to {milliseconds(found['high'])})"
+    return f"{milliseconds(value)} ({span(found['low'], found['high'], milliseconds)})"
 
 
 def _time_axis(drawing: Drawing, seconds: float) -> Callable[[float], float]:
@@ -136,7 +136,7 @@ def _latency_over_time(report: Json) -> Figure:
     def draw(drawing: Drawing) -> None:
         frame, x = drawing.frame, _time_axis(drawing, seconds)
         y = frame.y(0.0, high)
-        drawing.y_axis(y, [(t, significant(t)) for t in linear_ticks(0.0, high, 5)], "ms")
+        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 5)], "ms")
         middles = [min(s + width / 2, seconds) for s in starts]
         for arm_name, arm in arms.items():
             i = index[arm_name]
@@ -197,7 +197,7 @@ def _requests_over_time(report: Json) -> Figure:
     def draw(drawing: Drawing) -> None:
         x = _time_axis(drawing, seconds)
         y = drawing.frame.y(0.0, high)
-        drawing.y_axis(y, [(t, significant(t, 4)) for t in linear_ticks(0.0, high, 5)], "requests a second")
+        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 5)], "requests a second")
         for arm_name, arm in arms.items():
             points = []
             for start, rate in zip(starts, arm["requests_per_s"], strict=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.reports.jsonable import Json, told
-from gateway.reports.words import count, listing, milliseconds, percent, significant
+from gateway.reports.words import count, listing, milliseconds, percent, significant, span
 
 Cell = tuple[str, str]
 EMPTY: Cell = ("", "")
@@ -41,7 +41,7 @@ def estimate_cell(found: Json, write: Callable[[float], str]) -> Cell:
     if value is None:
         return "n/a", str(found["not_computable"])
     if "low" in found:
-        return write(value), f"{write(found['low'])} to {write(found['high'])}"
+        return write(value), span(found["low"], found["high"], write)
     return write(value), f"no interval: {found.get('interval_not_computable', 'not told')}"
 
 

@@ -38,7 +38,7 @@ class Frame:
     height: int
     left: int = 56
     right: int = 14
-    top: int = 14
+    top: int = 28
     bottom: int = 38
 
     @property
@@ -55,8 +55,8 @@ class Frame:
         return Scale(low, high, self.height - self.bottom, self.top, transform)
 
 
-WIDE = Frame(960, 320)
-NARROW = Frame(358, 280, left=44, right=10)
+WIDE = Frame(960, 334)
+NARROW = Frame(358, 294, left=44, right=10)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from typing import Any
 from gateway.reports import facts
 from gateway.reports.jsonable import Json
 from gateway.reports.measure import ArmRows
-from gateway.reports.words import milliseconds, percent
+from gateway.reports.words import milliseconds, percent, span
 from gateway.stats.decision import Circumstances, Decision, Performance, Verdict, decide, performance
 from gateway.stats.proportions import newcombe
 from gateway.stats.quantiles import difference
@@ -29,7 +29,7 @@ DECIDED_BY = "p95"
 LATENCY_MARGIN = 0.05
 ACCURACY_MARGIN = 0.005
 MULTIPLE_LIMIT = 0.01
-OK, FAILED, INCONCLUSIVE, WARNING = "ok", "failed", "inconclusive", "warning"
+STATES = FAILED, INCONCLUSIVE, WARNING, OK = "failed", "inconclusive", "warning", "ok"
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def phrase(comparison: Comparison) -> str:
     low, high = found.interval.low, found.interval.high
     if found.value <= 0:
         low, high = -high, -low
-    size, span = milliseconds(abs(found.value)), f"{milliseconds(low)} to {milliseconds(high)}"
-    return f"{comparison.arm}'s {DECIDED_BY} is {size} {side} {comparison.baseline}'s ({span})"
+    size = milliseconds(abs(found.value))
+    return f"{comparison.arm}'s {DECIDED_BY} is {size} {side} {comparison.baseline}'s ({span(low, high, milliseconds)})"
 
 
 def check_arms(arms: Sequence[ArmRows], measured: Sequence[Json], profile: Any) -> list[Check]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 from gateway.reports.jsonable import Json, told
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number to so many significant digits, without exponent, e.g. 12.3, 0.00412, 1230."""
+    """A number to so many significant digits, without exponent, e.g. 12.3, 5.10, 0.00412, 1230; whole ones stay whole."""
     if value == 0:
         return "0"
-    text = f"{value:.{digits}g}"
-    if "e" in text:
-        text = f"{float(text):f}".rstrip("0").rstrip(".")
-    return text
+    rounded = float(f"{value:.{digits}g}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:.{decimals}f}"
 
 
 def milliseconds(value: float) -> str:
@@ -22,16 +22,27 @@ def milliseconds(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{significant(value / 1000)} s"
     if abs(value) < 0.1 and value != 0:
-        return f"{significant(value * 1000, 2)} µs"
+        return f"{significant(value * 1000, 2)} \N{MICRO SIGN}s"
     return f"{significant(value)} ms"
 
 
-def percent(share: float) -> str:
-    """A share in percent: two decimals, more digits only where they would vanish."""
+def percent(share: float, decimals: int = 2) -> str:
+    """A share in percent: so many decimals, one digit where they would all be zero, none for whole percents."""
     value = 100 * share
-    if value == 0 or abs(value) >= 0.01:
-        return f"{value:.2f}".rstrip("0").rstrip(".") + "%"
-    return f"{significant(value, 1)}%"
+    if value == round(value):
+        return f"{value:.0f}%"
+    if abs(value) < 10.0**-decimals:
+        return f"{significant(value, 1)}%"
+    return f"{value:.{decimals}f}%"
+
+
+def span(low: float, high: float, write: Callable[[float], str]) -> str:
+    """An interval, its unit written once where both ends have the same, e.g. "2.91 to 2.97 ms"."""
+    first, last = write(low), write(high)
+    for unit in (" ms", " \N{MICRO SIGN}s", " s", " pp", "%"):
+        if first.endswith(unit) and last.endswith(unit):
+            return f"{first.removesuffix(unit)} to {last}"
+    return f"{first} to {last}"
 
 
 def count(value: float) -> str:
@@ -49,35 +60,37 @@ def listing(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
-def headline(seconds: float | None, arms: Sequence[Json], units: int, performance: str) -> str:
+def headline(seconds: float | None, arms: Sequence[Json], units: int) -> str:
     """The first lines of the report: what was sent and how it was split, what failed, how often the answers were right,
-    how fast they came, and the performance line.
+    and how fast they came. The line about performance stands apart.
     """
     served = [arm for arm in arms if arm.get("requests")]
     if seconds is None or not served:
-        return f"No request of the measurement window is on record, so there is nothing to compare. Performance: {performance}."
+        return "No request of the measurement window is on record, so there is nothing to compare."
     total = sum(arm["requests"] for arm in served)
     users = f" from {count(units)} users" if units else ""
     if len(served) == 1:
         split = f"went to {served[0]['name']}"
     else:
-        split = "were split: " + listing([f"{percent(arm['requests'] / total)} to {arm['name']}" for arm in served])
+        split = "were split: " + listing([f"{percent(arm['requests'] / total, 1)} to {arm['name']}" for arm in served])
     lines = [f"In {significant(seconds)} s, {count(total)} requests{users} {split}. {_failures(served)}"]
     judged = [arm for arm in served if arm["accuracy"]["judged"]]
     if judged:
-        shares = [f"{percent(arm['accuracy']['right'] / arm['accuracy']['judged'])} on {arm['name']}" for arm in judged]
+        shares = [
+            f"{percent(arm['accuracy']['right'] / arm['accuracy']['judged'], 1)} on {arm['name']}" for arm in judged
+        ]
         lines.append(f"Checked answers were right: {listing(shares)}")
     spans = [text for name, said in (("p50", "half"), ("p99", "99%")) if (text := _within(served, name, said))]
     if spans:
         lines.append(f"Of the answers, {', and '.join(spans)}")
-    return f"{'. '.join(lines)}. Performance: {performance}."
+    return ". ".join(lines) + "."
 
 
 def _failures(served: Sequence[Json]) -> str:
     failed = sum(arm["errors"]["count"] for arm in served)
     if not failed:
         return "None failed"
-    shares = [f"{percent(arm['errors']['count'] / arm['requests'])} on {arm['name']}" for arm in served]
+    shares = [f"{percent(arm['errors']['count'] / arm['requests'], 1)} on {arm['name']}" for arm in served]
     return f"{count(failed)} failed: {listing(shares)}"
 
 
