@@ -32,12 +32,14 @@ from gateway.listeners import bind, bound
 from gateway.preflight import Prepared, prepare
 from gateway.routing import Routing
 from gateway.servers.admin import AdminParts, Readiness, create_app
+from gateway.servers.grpc import GrpcServer, GrpcSettings
 from gateway.storage import AuditFile, StateFile
 from gateway.telemetry.logs import configure as configure_logs
 from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.metrics import GatewayView, Metrics
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.unit_hash import load_key
+from gateway.upstream.grpc_client import GrpcArm
 from gateway.upstream.probe import Place, Probe
 
 
@@ -48,7 +50,6 @@ class Gateway:
         self.config = prepared.config
         document = self.config.document
         self._prepared = prepared
-        self._tls = prepared.tls
         self._started = monotonic()
         self._version = package_version("abgate")
         self._log = structlog.get_logger("abgate")
@@ -89,13 +90,28 @@ class Gateway:
             self.recorder.start()
             self.lag.start()
             self.probe.start()
+            self.grpc = await self._start_grpc()
             await self._start_http(listener)
         except BaseException:
             listener.close()
             raise
+        self._grpc_server.set_serving(True)
         gc.collect()
         gc.freeze()  # a full collection over what imports made (150,000 objects) would stop every request for 30 ms
         self._log.info("gateway.serving", http=str(self.http), grpc=str(self.grpc or ""), pid=os.getpid())
+
+    async def _start_grpc(self) -> Address:
+        document, tls = self.config.document, self._prepared.tls
+        limits, address = document.limits, document.listen.grpc
+        settings = GrpcSettings(
+            body_limit=limits.body,
+            rows_limit=limits.rows,
+            timeout_s=limits.timeout,
+            forward_headers=tuple(document.forward_headers),
+            tls=tls,
+        )
+        self._grpc_server = GrpcServer(self.plane, settings)
+        return Address(address.host, await self._grpc_server.start(str(address)))
 
     async def _start_http(self, listener: socket.socket) -> None:
         parts = AdminParts(
@@ -133,6 +149,8 @@ class Gateway:
 
     def _connect(self, arm: Arm) -> None:
         """Give an arm its clients."""
+        backend = self.config.document.backends[arm.backend]
+        arm.grpc = GrpcArm(str(backend.grpc), arm.kind, arm.model, arm.version, arm.format)
 
     def _retire(self, arm: Arm) -> None:
         """Close an arm's clients when its last request has ended."""
@@ -143,6 +161,7 @@ class Gateway:
     async def _close_arm(self, arm: Arm) -> None:
         while arm.in_flight > 0:  # noqa: ASYNC110 - once per reload; an event would cost every request
             await asyncio.sleep(0.1)
+        await arm.grpc.close()
 
     # ---- what the control app shows ----
 
@@ -215,6 +234,7 @@ class Gateway:
         """Drain (readyz says 503 at once, requests under way end within limits.drain), then close in reverse order."""
         self.plane.draining = True
         self._log.info("gateway.draining", in_flight=self.plane.in_flight)
+        self._grpc_server.set_serving(False)
         idle = asyncio.Event()
         self.plane.on_idle = idle.set
         if self.plane.in_flight:
@@ -222,11 +242,13 @@ class Gateway:
                 await asyncio.wait_for(idle.wait(), self.config.document.limits.drain)
         left = self.plane.in_flight
         self._server.should_exit = True
-        await self._serving
+        await asyncio.gather(self._serving, self._grpc_server.stop(0.5))
         await self.probe.close()
         self.lag.close()
         for task in list(self._tasks):
             task.cancel()
+        for arm in self.routing.arms():
+            await arm.grpc.close()
         await asyncio.to_thread(self.recorder.close)
         self._log.info("gateway.stopped", cut_off=left)
 
