@@ -38,7 +38,9 @@ def plan(spec: BackendSpec) -> Command:
     flags = [*_address_flags(spec), *_thread_flags(spec), *_file_flags(spec, folder)]
     if binary is not None:
         argv = (binary, *flags)
-        return Command(argv, {}, f"TensorFlow Serving {binary_version(binary)}", stand_in=False, cwd=str(folder))
+        return Command(
+            argv, dict(os.environ), f"TensorFlow Serving {binary_version(binary)}", stand_in=False, cwd=str(folder)
+        )
     try:
         version = importlib.metadata.version("tensorflow")
     except importlib.metadata.PackageNotFoundError:
@@ -49,7 +51,7 @@ def plan(spec: BackendSpec) -> Command:
     argv = (sys.executable, "-m", "backends.embedded", f"--host={host}", *flags)
     # The folder of the package, so that the module is found from another working directory without an installation.
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
     return Command(argv, env, f"abgate embedded stand-in (TensorFlow {version})", stand_in=True, cwd=str(folder))
 
 
