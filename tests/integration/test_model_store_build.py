@@ -3,17 +3,24 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from backends.launch import Supervisor
+from backends.spec import BackendSpec, ServedModel
 from gateway.errors import ConfigError
 from gateway.protocol import signature_file
 from model_store import arrays, digits, manifest, process
+from model_store.add import AddRequest, add
 from model_store.build import build
 from model_store.layout import Layout, sha256_file
 from model_store.parity import verify
@@ -89,6 +96,7 @@ def test_a_second_build_does_nothing_and_imports_no_framework(built: Layout) -> 
     code = f"""
 import sys
 from pathlib import Path
+from model_store.add import AddRequest, add
 from model_store.build import build
 (result,) = build(["digits"], Path({str(built.root)!r}), Path({str(HANDLER)!r}))
 assert result.steps_run == (), result
@@ -179,3 +187,70 @@ def test_a_model_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> N
         build(["resnet"], tmp_path, HANDLER)
     with pytest.raises(ConfigError, match="there is no such file"):
         build(None, tmp_path, tmp_path / "handler.py")
+
+
+def free_addresses(count: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in sockets]
+    for held in sockets:
+        held.close()
+    return addresses
+
+
+@contextmanager
+def running(work: Path, kind: str, model: str, path: Path) -> Iterator[str]:
+    """A real server of one model, started as `abgate up` starts it; yields its HTTP address."""
+    http, grpc, management, metrics = free_addresses(4)
+    torchserve = kind == "torchserve"
+    spec = BackendSpec(
+        name=kind,
+        kind=kind,
+        http=http,
+        grpc=grpc,
+        management=management if torchserve else None,
+        metrics=metrics if torchserve else None,
+        models=(ServedModel(model, str(path)),),
+        run_dir=str(work / "run"),
+        log_dir=str(work / "logs"),
+    )
+    supervisor = Supervisor([spec], info_file=work / "backends.json", on_event=lambda event: None)
+    supervisor.start()
+    try:
+        supervisor.wait_ready(60)
+        yield http
+    finally:
+        supervisor.stop()
+
+
+@pytest.mark.servers
+def test_a_pair_of_real_servers_is_taken_in(built: Layout, tmp_path: Path) -> None:
+    with (
+        running(tmp_path / "ts", "torchserve", "digits", built.torchserve) as torchserve,
+        running(tmp_path / "tf", "tensorflow_serving", "digits", built.savedmodel) as tensorflow,
+    ):
+        request = AddRequest(
+            "ours",
+            built.inputs,
+            tensorflow_address=tensorflow,
+            tensorflow_model="digits",
+            torchserve_address=torchserve,
+            torchserve_model="digits",
+        )
+        result = add(request, tmp_path / "root")
+    assert result.failures == ()
+    assert result.rows == 1797
+    assert all(item.accuracy is not None and item.accuracy > 0.97 for item in result.artifacts)
+    imported = signature_file.load(Layout(tmp_path / "root", "ours").signature)
+    assert (imported.inputs, imported.outputs) == (digits.SIGNATURE.inputs, digits.SIGNATURE.outputs)
+
+
+@pytest.mark.servers
+def test_an_archive_is_run_by_a_real_torchserve(built: Layout, tmp_path: Path) -> None:
+    mar = tmp_path / "theirs.mar"
+    with zipfile.ZipFile(mar, "w") as file:
+        for path in sorted(built.torchserve.rglob("*")):
+            file.write(path, path.relative_to(built.torchserve))
+    request = AddRequest("ours", built.inputs, savedmodel=built.savedmodel, mar=mar)
+    result = add(request, tmp_path / "root", lambda folder: running(tmp_path, "torchserve", folder.name, folder))
+    assert result.failures == ()
+    assert result.rows == 1797
