@@ -1,0 +1,391 @@
+"""One inference request over HTTP, from its first body byte to its answer.
+
+It stands in uvicorn's `cycle` and `pipeline` in place of a RequestResponseCycle: uvicorn's order of pipelined requests,
+keep-alive, shutdown and connection loss go on working. The way: assign -> version -> guard -> admit -> send -> answer, all
+callbacks, no task. What the client sent passes as it is; the request line and the headers to the arm are ours.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from gateway.clock import monotonic_ns
+from gateway.dataplane import Arm, Call
+from gateway.errors import ErrorKind, RequestError
+from gateway.protocol.status import http_status
+from gateway.protocol.tensors import UNTOLD, BatchInfo
+from gateway.servers.http_answer import arm_refusal, error_body, head
+from gateway.servers.http_limits import gunzip, timeout_of
+from gateway.servers.http_target import Target
+from gateway.servers.models import describe
+
+if TYPE_CHECKING:
+    from gateway.servers.http import InferenceProtocol
+    from gateway.servers.http_front import Frontend, RouteView
+
+_EXACT_TIMEOUT_S = 2.0
+_JSON = b"content-type: application/json\r\n"
+_ID_LENGTH = 128
+
+
+class _NoEvent:
+    """uvicorn sets a cycle's event when the connection ends; nobody waits for ours."""
+
+    __slots__ = ()
+
+    def set(self) -> None:
+        """Nothing to wake."""
+
+
+class InferenceCycle:
+    """One request; `active` once every earlier request of its connection has been answered."""
+
+    __slots__ = (
+        "active",
+        "arm",
+        "call",
+        "connection",
+        "deadline_ns",
+        "disconnected",
+        "frontend",
+        "headers",
+        "keep_alive",
+        "method",
+        "more_body",
+        "parts",
+        "protocol",
+        "refusal",
+        "response_complete",
+        "size",
+        "target",
+        "timeout_s",
+        "timer",
+        "view",
+    )
+    message_event = _NoEvent()
+
+    def __init__(
+        self,
+        protocol: InferenceProtocol,
+        target: Target,
+        method: bytes,
+        headers: dict[bytes, bytes],
+        keep_alive: bool,
+    ) -> None:
+        self.protocol = protocol
+        self.frontend: Frontend = protocol.frontend
+        self.target = target
+        self.method = method
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.active = False
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.parts: list[bytes] = []
+        self.size = 0
+        self.refusal: tuple[int, ErrorKind, str] | None = None
+        self.call: Call | None = None
+        self.arm: Arm | None = None
+        self.view: RouteView | None = None
+        self.connection: Any = None
+        self.timer: Any = None
+        self.deadline_ns = 0
+        self.timeout_s = 0.0
+
+    # Receiving
+
+    def receive(self, chunk: bytes) -> None:
+        """A part of the body."""
+        if self.response_complete or self.refusal is not None:
+            return
+        self.size += len(chunk)
+        if self.size > self.frontend.settings.body_limit:
+            self.refuse_early(
+                413, "too_large", f"the body is over the limit of {self.frontend.settings.body_limit} bytes"
+            )
+            return
+        self.parts.append(chunk)
+
+    def received(self) -> None:
+        """The body is complete."""
+        self.more_body = False
+        if self.active and not self.response_complete:
+            self._run()
+
+    def activate(self) -> None:
+        """Every earlier request of the connection has its answer: it is this one's turn."""
+        self.active = True
+        if self.refusal is not None:
+            self._refuse(*self.refusal)
+        elif not self.more_body:
+            self._run()
+        elif self.headers.get(b"expect", b"").lower() == b"100-continue":
+            self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def refuse_early(self, status: int, kind: ErrorKind, message: str) -> None:
+        """Refuse before the whole body is here: answered in turn, then the connection closes."""
+        self.refusal = (status, kind, message)
+        self.parts.clear()
+        self.keep_alive = False
+        if self.active:
+            self._refuse(status, kind, message)
+
+    # The way
+
+    def _run(self) -> None:
+        frontend = self.frontend
+        headers = self.headers
+        plane = frontend.plane
+        target = self.target
+        if self.method != b"POST" or target.verb != "predict":
+            self._describe()
+            return
+        call = self.call = plane.begin("tfs-rest", _request_id(headers), self.size, monotonic_ns())
+        try:
+            if target.problem:
+                raise RequestError("invalid_argument", target.problem)
+            view = self.view = frontend.view(target.model)
+            unit = headers.get(view.unit_key) if view is not None and view.unit_key else None
+            forced = headers.get(b"x-abgate-arm")
+            plane.assign(
+                call,
+                target.model,
+                unit.decode("utf-8", "surrogateescape") if unit else "",
+                forced.decode("latin-1") if forced else "",
+                b"x-abgate-block" in headers,
+            )
+            plane.version(call, target.version, target.label)
+            self.timeout_s = timeout_of(headers, frontend.settings.timeout_s)
+            parts = self.parts
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            assert view is not None
+            if b"content-encoding" in headers or len(body) > frontend.settings.offload_bytes:
+                self._judge_apart(view, body)
+                return
+            call.rows = view.check(body)
+            self._forward(view, body)
+        except RequestError as error:
+            self._raised(error)
+
+    def _judge_apart(self, view: RouteView, body: bytes) -> None:
+        """Open and judge a big or compressed body in a thread, for every arm alike; the event loop goes on."""
+        encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b"gzip", b"x-gzip"):
+            shown = encoding[:40].decode("latin-1")
+            raise RequestError("invalid_argument", f"content-encoding: {shown!r} is not known; send gzip or none")
+        limit = self.frontend.settings.body_limit
+
+        def judge() -> tuple[bytes, int]:
+            whole = body if encoding == b"identity" else gunzip(body, limit)
+            return whole, view.check(whole)
+
+        self.frontend.in_thread(judge, self._judged)
+
+    def _judged(self, result: tuple[bytes, int] | Exception) -> None:
+        if self.response_complete:
+            return
+        assert self.view is not None
+        assert self.call is not None
+        try:
+            if isinstance(result, Exception):
+                raise result
+            body, self.call.rows = result
+            self._forward(self.view, body)
+        except RequestError as error:
+            self._raised(error)
+        except Exception:
+            self.frontend.log.exception("judging a body failed")
+            self._refuse(500, "internal", "the gateway failed to judge the body")
+
+    def _describe(self) -> None:
+        """Anything under /v1/ but a predict request: status, metadata, or a refusal. Leaves no record."""
+        target, method = self.target, self.method
+        status, document = 200, b""
+        try:
+            if method in (b"GET", b"HEAD") and target.readable:
+                document = orjson.dumps(describe(self.frontend.plane.routes, target), option=orjson.OPT_INDENT_2)
+            elif method == b"POST" and target.verb:
+                raise RequestError("unimplemented", f"{target.verb} is not offered; use :predict")
+            else:
+                raise RequestError("invalid_argument", f"Malformed request: {method.decode('ascii')} {target.path}")
+        except RequestError as error:
+            status, document = http_status(error.kind), error_body(error.message)
+        self._plain(status, document)
+
+    def _forward(self, view: RouteView, body: bytes) -> None:
+        frontend = self.frontend
+        call = self.call
+        assert call is not None
+        arm = self.arm = frontend.plane.admit(call)
+        http = arm.http
+        torchserve = arm.kind == "torchserve"
+        call.protocol_out = "torchserve-http" if torchserve else "tfs-rest"
+        now = call.sent_ns = monotonic_ns()
+        extra = frontend.forwarded(self.headers) if frontend.forward_keys else b""
+        if torchserve and arm.format != "tfs-json":
+            extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
+        data = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
+            http.head(call.version, arm.format),
+            call.request_id.encode("latin-1"),
+            extra,
+            len(body),
+            body,
+        )
+        self.parts = []
+        self.deadline_ns = call.start_ns + int(self.timeout_s * 1e9)
+        frontend.live[self] = None
+        if self.timeout_s < _EXACT_TIMEOUT_S:
+            self.timer = self.protocol.loop.call_later((self.deadline_ns - now) / 1e9, self.expire)
+        http.send(data, self, now)
+
+    # Outcomes: exactly one of answered and failed, from the arm
+
+    def answered(self, status: int, headers: dict[bytes, bytes], body: bytes, now_ns: int) -> None:
+        """The arm's whole answer."""
+        call, arm = self.call, self.arm
+        assert call is not None
+        assert arm is not None
+        self._ended(arm)
+        if self.response_complete:
+            return
+        call.received_ns = now_ns
+        call.upstream_ns = now_ns - call.sent_ns
+        batch = _batch(headers) if b"x-abgate-batch-size" in headers else UNTOLD
+        if status == 200 and body:
+            kind = headers.get(b"content-type", b"application/json")
+            encoding = headers.get(b"content-encoding")
+            lines = b"content-type: %b\r\n" % kind
+            if encoding is not None:
+                lines += b"content-encoding: %b\r\n" % encoding
+            self._answer(200, "", lines, body, batch)
+        else:
+            refusal = arm_refusal(arm.name, arm.kind, status, body)
+            self._answer(refusal.status, refusal.kind, _JSON, refusal.body, batch)
+
+    def failed(self, kind: ErrorKind, message: str) -> None:
+        """The arm could not be asked, or gave no answer."""
+        call, arm = self.call, self.arm
+        assert call is not None
+        assert arm is not None
+        self._ended(arm)
+        if self.response_complete:
+            return
+        call.upstream_ns = monotonic_ns() - call.sent_ns
+        self._refuse(http_status(kind), kind, f"arm {arm.name!r}: {message}")
+
+    def expire(self) -> None:
+        """The time is up: for the client, or, long after, for the server that goes on without one."""
+        call, arm = self.call, self.arm
+        assert call is not None
+        assert arm is not None
+        if self not in self.frontend.live:
+            return
+        if self.response_complete:
+            if self.connection is not None:
+                self.connection.abort()  # ends in `failed`
+            return
+        call.upstream_ns = monotonic_ns() - call.sent_ns
+        self._abandon(arm)
+        message = f"arm {arm.name!r} did not answer within {self.timeout_s:g} s"
+        self._refuse(http_status("upstream_timeout"), "upstream_timeout", message)
+
+    def gone(self) -> None:
+        """The client has gone; what the arm was given goes on, and keeps its place there until it ends."""
+        if self.response_complete:
+            return
+        self.response_complete = True
+        self.disconnected = True
+        self.parts = []
+        if self.call is None:
+            return
+        if self.arm is not None and self in self.frontend.live:
+            self.call.upstream_ns = monotonic_ns() - self.call.sent_ns
+            self._abandon(self.arm)
+        self.frontend.plane.finish(self.call, http_status("client_gone"), "client_gone", 0)
+
+    def _abandon(self, arm: Arm) -> None:
+        if self.connection is None and arm.http.cancel(self):
+            self._ended(arm)
+            return
+        patience = self.frontend.settings.timeout_s * self.frontend.settings.abandon_factor
+        self.deadline_ns = monotonic_ns() + int(patience * 1e9)
+
+    def _ended(self, arm: Arm) -> None:
+        """The server has ended this request's work, or never had it."""
+        del self.frontend.live[self]
+        if self.timer is not None:
+            self.timer.cancel()
+        arm.in_flight -= 1
+
+    # Answering
+
+    def _raised(self, error: RequestError) -> None:
+        if error.kind == "not_found" and self.view is None and self.size <= self.frontend.settings.offload_bytes:
+            problem = self.frontend.json_problem(
+                b"".join(self.parts)
+            )  # TF Serving reads the body before it looks for the model
+            error = problem or error
+        self._refuse(http_status(error.kind), error.kind, error.message, error.retry_after)
+
+    def _refuse(self, status: int, kind: ErrorKind, message: str, retry_after: float | None = None) -> None:
+        if self.call is None and self.target.verb != "predict":
+            self._plain(status, error_body(message))
+            return
+        if self.call is None:  # refused before its body was complete
+            self.call = self.frontend.plane.begin("tfs-rest", _request_id(self.headers), self.size, monotonic_ns())
+            self.call.model = self.target.model
+        lines = _JSON if retry_after is None else b"%bretry-after: %d\r\n" % (_JSON, max(1, round(retry_after)))
+        self._answer(status, kind, lines, error_body(message), UNTOLD)
+
+    def _plain(self, status: int, document: bytes) -> None:
+        """Answer what is no inference request; leaves no record."""
+        self.response_complete = True
+        protocol = self.protocol
+        protocol.write_answer(status, document, self.keep_alive, bodiless=self.method == b"HEAD")
+        if not self.keep_alive:
+            protocol.end(linger=self.more_body)
+        protocol.on_response_complete()
+
+    def _answer(self, status: int, kind: str, lines: bytes, body: bytes, batch: BatchInfo) -> None:
+        call, frontend, protocol = self.call, self.frontend, self.protocol
+        assert call is not None
+        keep_alive = self.keep_alive
+        total = monotonic_ns() - call.start_ns
+        ours = b"%b%bx-request-id: %b\r\nserver-timing: gateway;dur=%.3f, codec;dur=%.3f, upstream;dur=%.3f\r\n" % (
+            lines,
+            self.view.labels(call) if self.view is not None else b"",
+            call.request_id.encode("latin-1"),
+            (total - call.upstream_ns - call.codec_ns) / 1e6,
+            call.codec_ns / 1e6,
+            call.upstream_ns / 1e6,
+        )
+        self.response_complete = True
+        date = frontend.date(protocol.server_state.default_headers)
+        protocol.transport.write(head(status, date, ours, len(body), keep_alive) + body)
+        frontend.plane.finish(call, status, kind, len(body), batch)
+        if not keep_alive:
+            protocol.end(linger=self.more_body)
+        protocol.on_response_complete()
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """The client's x-request-id where it can stand in a header and a record as it is, else ""."""
+    value = headers.get(b"x-request-id")
+    if value is None or len(value) > _ID_LENGTH or not value.isascii():
+        return ""
+    text = value.decode("ascii")
+    return text if text.isprintable() else ""
+
+
+def _batch(headers: dict[bytes, bytes]) -> BatchInfo:
+    """What a handler of ours tells of its batch; -1 for what it does not tell or what is no number."""
+
+    def number(name: bytes) -> int:
+        value = headers.get(name, b"")
+        return int(value) if value.isdigit() else -1
+
+    return BatchInfo(number(b"x-abgate-batch-size"), number(b"x-abgate-batch-rows"), number(b"x-abgate-queue-ns"))

@@ -1,0 +1,115 @@
+"""GET status and metadata in TF Serving's JSON, answered by the gateway from what it knows; no server is asked.
+
+PURE: a route in, a document out. Formats: tensorflow_serving/apis/get_model_status.proto and get_model_metadata.proto as
+TF Serving prints them over REST (field names kept, default values printed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.dataplane import Route
+from gateway.errors import RequestError
+from gateway.protocol.signature_file import Signature, TensorSpec
+from gateway.servers.http_target import Target
+
+# tensorflow/core/framework/types.proto
+_DTYPES = {
+    "BOOL": "DT_BOOL",
+    "UINT8": "DT_UINT8",
+    "UINT16": "DT_UINT16",
+    "UINT32": "DT_UINT32",
+    "UINT64": "DT_UINT64",
+    "INT8": "DT_INT8",
+    "INT16": "DT_INT16",
+    "INT32": "DT_INT32",
+    "INT64": "DT_INT64",
+    "FP16": "DT_HALF",
+    "BF16": "DT_BFLOAT16",
+    "FP32": "DT_FLOAT",
+    "FP64": "DT_DOUBLE",
+    "BYTES": "DT_STRING",
+}
+
+
+def describe(routes: Mapping[str, Route], target: Target) -> dict[str, Any]:
+    """The document a GET under /v1/models answers.
+
+    Raises RequestError: invalid_argument (no model named, unknown label), not_found (unknown model or version).
+    """
+    if not target.model:
+        raise RequestError("invalid_argument", "Missing model name in request.")
+    if target.problem:
+        raise RequestError("invalid_argument", target.problem)
+    route = routes.get(target.model)
+    if route is None:
+        if target.metadata:
+            raise RequestError("not_found", f"Servable not found for request: Latest({target.model})")
+        raise RequestError("not_found", f"Could not find any versions of model {target.model}")
+    version = target.version
+    if target.label:
+        version = route.labels.get(target.label, "")
+        if not version:
+            raise RequestError("invalid_argument", f"Unrecognized servable version label: {target.label}")
+    return _metadata(route, version) if target.metadata else _status(route, version)
+
+
+def versions(route: Route) -> dict[str, bool]:
+    """Every version an arm of the model is known to have, newest first, and whether an arm is ready to serve it."""
+    found: dict[str, bool] = {}
+    for arm in route.arms:
+        for version in arm.versions or {arm.version or "1"}:
+            found[version] = found.get(version, False) or arm.ready
+    return dict(sorted(found.items(), key=lambda item: _numbers(item[0]), reverse=True))
+
+
+def _numbers(version: str) -> tuple[tuple[int, str], ...]:
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in version.split("."))
+
+
+def _status(route: Route, version: str) -> dict[str, Any]:
+    known = versions(route)
+    if version:
+        if version not in known:
+            raise RequestError("not_found", f"Could not find version {version} of model {route.model}")
+        known = {version: known[version]}
+    return {
+        "model_version_status": [
+            {
+                "version": number,
+                "state": "AVAILABLE" if ready else "LOADING",
+                "status": {"error_code": "OK", "error_message": ""},
+            }
+            for number, ready in known.items()
+        ]
+    }
+
+
+def _metadata(route: Route, version: str) -> dict[str, Any]:
+    known = versions(route)
+    if version and version not in known:
+        raise RequestError("not_found", f"Servable not found for request: Specific({route.model}, {version})")
+    if route.signature is None:
+        raise RequestError("not_found", f"the gateway knows no signature of model {route.model!r}")
+    definition = _definition(route.signature)
+    return {
+        "model_spec": {"name": route.model, "signature_name": "", "version": version or next(iter(known))},
+        "metadata": {"signature_def": {"signature_def": {route.signature.signature_name: definition}}},
+    }
+
+
+def _definition(signature: Signature) -> dict[str, Any]:
+    def tensor(spec: TensorSpec) -> dict[str, Any]:
+        return {
+            "dtype": _DTYPES[spec.datatype],
+            "tensor_shape": {"dim": [{"size": str(size), "name": ""} for size in spec.shape], "unknown_rank": False},
+            "name": f"{signature.signature_name}_{spec.name}:0",
+        }
+
+    return {
+        "inputs": {spec.name: tensor(spec) for spec in signature.inputs},
+        "outputs": {spec.name: tensor(spec) for spec in signature.outputs},
+        "method_name": "tensorflow/serving/predict",
+        "defaults": {},
+    }
