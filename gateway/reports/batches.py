@@ -15,6 +15,7 @@ from gateway.reports.records import ArmRecords
 from gateway.stats.result import NotComputable
 
 NOT_TOLD = "not told by the server"
+COUNTERS = "server's counters over the window"
 TFS = ":tensorflow:serving:batching_session:"
 RANGES = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 32), (33, 64), (65, 128), (129, 256), (257, 512), (513, 1024))
 
@@ -64,7 +65,7 @@ def from_replies(records: ArmRecords | None) -> list[Json]:
 
 
 def from_scrapes(texts: tuple[str, str] | None) -> tuple[list[Json], Json]:
-    """Distributions and extra numbers from the metrics before and after; the span includes the warm-up."""
+    """Distributions and extra numbers from the metrics before and after the window, other traffic to the server included."""
     if texts is None:
         return [], {}
     before, after = parse(texts[0]), parse(texts[1])
@@ -79,7 +80,7 @@ def from_scrapes(texts: tuple[str, str] | None) -> tuple[list[Json], Json]:
             entries.append(
                 _entry(
                     what,
-                    "server's counters, warm-up included",
+                    COUNTERS,
                     batch_buckets(histogram),
                     histogram.total / histogram.count,
                 )
@@ -108,6 +109,6 @@ def batching(records: ArmRecords | None, texts: tuple[str, str] | None) -> Json:
     if records is not None and "queue_ns" in records.times:
         queue = {"source": "told with each answer", **records.times["queue_ns"]}
     elif "queue_mean_ms" in extra:
-        queue = {"source": "server's counters, warm-up included", "mean": extra.pop("queue_mean_ms")}
+        queue = {"source": COUNTERS, "mean": extra.pop("queue_mean_ms")}
     distributions: list[Json] | Json = entries or jsonable.missing(str(extra.pop("note", NOT_TOLD)))
     return {"distributions": distributions, "queue_ms": queue, **extra}

@@ -21,6 +21,7 @@ from gateway.reports.verdict import (
     STATES,
     Comparison,
     check_arms,
+    check_complete,
     check_run,
     check_same_answers,
     compare,
@@ -46,7 +47,7 @@ def build(run: Run) -> Json:
     served = [arm for arm in rows if arm.n]
     comparisons = [compare(served[0], other) for other in served[1:]]
     srm = _srm(run)
-    unfinished = "" if run.window and run.window.told else "the run was cut short: the end of its window is missing"
+    unfinished = _unfinished(run)
     limited_by = [str(name) for name in facts.part(document, "limits").get("limited_by") or []]
     records = _records(run.records, document)
     parity = facts.parity(facts.part(facts.part(document, "model"), "manifest"))
@@ -62,7 +63,8 @@ def build(run: Run) -> Json:
         ),
     )
     checks = [
-        *check_run(parity, srm, records, limited_by, unfinished),
+        *check_run(parity, srm, limited_by, unfinished),
+        *check_complete(records, facts.load_verdict(document)),
         *(check_arms(rows, measured, profile) if rows else []),
         *(check_same_answers(comparison) for comparison in comparisons if _judged(measured)),
     ]
@@ -96,6 +98,12 @@ def build(run: Run) -> Json:
             "over_time": series(served, seconds) if served and seconds else None,
         },
     }
+
+
+def _unfinished(run: Run) -> str:
+    if run.window is None or not run.window.told:
+        return "the run was cut short: the end of its window is missing"
+    return next((reason for reason in facts.load_verdict(run.document)[1] if reason.startswith("interrupted")), "")
 
 
 def _names(run: Run) -> tuple[str, ...]:
@@ -146,6 +154,7 @@ def _run(run: Run) -> Json:
         "profile_sha256": facts.absent(document, "profile_sha256"),
         "config_sha256": facts.absent(document, "config_sha256"),
         "seed": facts.absent(document, "seed"),
+        "target": facts.absent(document, "target"),
         "model": facts.part(document, "model").get("name") or jsonable.missing(facts.UNKNOWN),
         "machine": facts.absent(document, "machine"),
         "versions": facts.absent(document, "versions"),
@@ -157,11 +166,14 @@ def _run(run: Run) -> Json:
 
 
 def _records(records: GatewayRecords | None, document: Mapping[str, Any]) -> Json:
-    dropped = facts.part(document, "gateway").get("records_dropped")
+    dropped: Json = {
+        "dropped": facts.part(document, "gateway").get("records_dropped"),
+        "ledger_dropped": facts.part(document, "ledger").get("dropped"),
+    }
     if records is None:
-        return {"dropped": dropped, "not_computable": "the gateway's records are missing"}
+        return {**dropped, "not_computable": "the gateway's records are missing"}
     return {
-        "dropped": dropped,
+        **dropped,
         "rows": records.rows,
         "joined_by": "request id" if records.joined else "time only",
         "other_traffic": records.foreign,
@@ -198,21 +210,28 @@ def _difference(comparison: Comparison) -> Json:
 
 
 def _srm(run: Run) -> Json:
-    records = run.records
-    weights = facts.phases(run.document, facts.part(run.document, "arms"))
+    """The sample-ratio check from the gateway's records; without those from the ledger, if the weights never changed."""
     if run.document.get("kind") == "direct":
         return jsonable.missing("a direct run is not split")
-    if records is None:
+    weights = facts.phases(run.document)
+    records, requests = run.records, run.requests
+    if records is not None:
+        units, phases, arms, names = records.unit, records.phase, records.assigned, records.assigned_names
+        source = "the gateway's records"
+    elif requests is not None and len(weights) == 1:
+        chosen = requests.sticky & (requests.arm >= 0)
+        units, arms, names = requests.unit[chosen], requests.arm[chosen], requests.arms
+        phases, source = np.full(units.size, next(iter(weights)), dtype=np.int64), "the ledger"
+    else:
         return jsonable.missing("the gateway's records are missing")
-    if records.unit.size == 0:
+    if units.size == 0:
         return jsonable.missing("no unit was assigned by weight")
-    phases = records.phase if len(weights) != 1 else np.full_like(records.phase, next(iter(weights)))
     unknown = sorted({int(p) for p in np.unique(phases)} - set(weights))
     if unknown:
         return jsonable.missing(f"run.json does not tell the weights of phase {', '.join(map(str, unknown))}")
-    exposures = first_exposures(records.unit, phases, records.assigned, records.assigned_names, weights)
+    exposures = first_exposures(units, phases, arms, names, weights)
     result = stratified_test(exposures.phases)
-    common = {"units_seen": exposures.units, "multiple_exposures": exposures.multiple}
+    common = {"units_seen": exposures.units, "multiple_exposures": exposures.multiple, "source": source}
     if isinstance(result, NotComputable):
         return {**jsonable.missing(result.reason), **common}
     per_phase = [

@@ -55,35 +55,31 @@ def parity(manifest: Mapping[str, Any]) -> Json:
     """The proof that both arms serve the same model: verdict, tolerance and the differences of each artefact."""
     if not manifest:
         return {"status": "unknown", "reason": "no manifest in run.json", "artifacts": []}
-    proofs = [_artefact(name, value) for name, value in _artefacts(manifest)]
-    passed = manifest.get("passed", manifest.get("ok"))
-    if passed is None:
-        verdicts = [p["passed"] for p in proofs if p["passed"] is not None]
-        passed = all(verdicts) if verdicts else None
-    status = "unknown" if passed is None else "passed" if passed else "failed"
-    return {"status": status, "tolerance": manifest.get("tolerance"), "artifacts": proofs}
+    rows = part(manifest, "inputs").get("rows")
+    proofs = [
+        _artefact(name, value, rows)
+        for name, value in part(manifest, "artifacts").items()
+        if isinstance(value, Mapping)
+    ]
+    status = "unknown" if manifest.get("ok") is None else "passed" if manifest["ok"] else "failed"
+    return {
+        "status": status,
+        "reason": "; ".join(map(str, manifest.get("failures") or [])),
+        "tolerance": manifest.get("tolerance"),
+        "reference": manifest.get("reference"),
+        "artifacts": proofs,
+    }
 
 
-def _artefacts(manifest: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    for key in ("parity", "artifacts", "artefacts"):
-        value = manifest.get(key)
-        if isinstance(value, Mapping):
-            inner = value.get("artifacts", value)
-            if isinstance(inner, Mapping):
-                return [(str(k), v) for k, v in inner.items() if isinstance(v, Mapping)]
-            value = inner
-        if isinstance(value, list):
-            return [(str(v.get("name", i)), v) for i, v in enumerate(value) if isinstance(v, Mapping)]
-    return []
-
-
-def _artefact(name: str, value: Mapping[str, Any]) -> Json:
+def _artefact(name: str, value: Mapping[str, Any], rows: Any) -> Json:
     return {
         "name": name,
-        "passed": value.get("passed", value.get("ok")),
+        "passed": value.get("ok"),
+        "inputs": rows,
         "max_abs_diff": value.get("max_abs_diff"),
         "argmax_agreement": value.get("argmax_agreement"),
-        "rows": value.get("rows", value.get("inputs")),
+        "export_path": value.get("export_path"),
+        "versions": dict(part(value, "versions")),
         "sha256": value.get("sha256"),
     }
 
@@ -108,18 +104,23 @@ def processes(document: Mapping[str, Any], sampled: Mapping[str, Mapping[str, fl
     return list(found.values())
 
 
-def phases(document: Mapping[str, Any], arms: Mapping[str, Any]) -> dict[int, dict[str, float]]:
-    """Weights per phase; a run.json without phases has one phase, numbered 0, with the arms' own weights."""
+def phases(document: Mapping[str, Any]) -> dict[int, dict[str, float]]:
+    """Arm weights per phase; under the kill switch one arm has all of it. Empty where run.json tells no phases."""
     listed = part(document, "gateway").get("phases")
     result: dict[int, dict[str, float]] = {}
     for item in listed if isinstance(listed, list) else []:
-        if isinstance(item, Mapping) and isinstance(item.get("weights"), Mapping):
-            result[int(item.get("phase", 0))] = {str(k): float(v) for k, v in item["weights"].items()}
-    if not result:
-        weights = {name: float(part(arms, name).get("weight") or 0) for name in arms}
-        if sum(weights.values()) > 0:
-            result[0] = weights
+        if isinstance(item, Mapping) and isinstance(item.get("weights"), Mapping) and item.get("phase") is not None:
+            weights = {str(arm): float(weight or 0) for arm, weight in item["weights"].items()}
+            if killed := item.get("killed"):
+                weights = {arm: float(arm == killed) for arm in weights}
+            result[int(item["phase"])] = weights
     return result
+
+
+def load_verdict(document: Mapping[str, Any]) -> tuple[int, list[str]]:
+    """What the load test itself found: its exit code and reasons; (0, []) where it tells nothing."""
+    told = part(document, "verdict")
+    return int(told.get("exit_code") or 0), [str(reason) for reason in told.get("reasons") or []]
 
 
 def events(document: Mapping[str, Any], start_ns: int | None) -> list[Json]:
@@ -149,11 +150,15 @@ def not_tested(document: Mapping[str, Any], arms: list[Json]) -> list[str]:
     lines.append(
         "Variation from run to run: this is one run; its intervals cover the requests of this run, no A/A noise floor."
     )
-    if profile and profile.get("rate") is None:
-        lines.append(
-            "Latency at a fixed arrival rate: the generator sent the next request after the answer (closed loop), so a stall "
-            "delays requests instead of queueing them, and tails under overload are understated."
-        )
+    how = (
+        "the generator sent the next request after the answer"
+        if profile.get("rate") is None
+        else "a user waits for its answer"
+    )
+    lines.append(
+        f"Latency under overload: {how} and latency counts from the actual send, so a stall delays requests instead of "
+        "queueing them (coordinated omission is not corrected) and tails are understated."
+    )
     lines.append("A network: client, gateway and servers talked over loopback.")
     mix = part(profile, "mix")
     unused = [p for p in ("tfs-rest", "tfs-grpc") if mix and not mix.get(p)]
@@ -169,4 +174,4 @@ def not_tested(document: Mapping[str, Any], arms: list[Json]) -> list[str]:
 def absent(document: Mapping[str, Any], key: str) -> Any:
     """A value of run.json, or an object that says it is missing."""
     value = document.get(key)
-    return jsonable.missing(UNKNOWN) if value is None else value
+    return jsonable.missing(UNKNOWN) if value in (None, "") else value

@@ -40,7 +40,7 @@ class Requests:
     """The ledger's rows in the window, one array a column, shape [n].
 
     arm, protocol, error: index into the names beside them, -1 for none; error 0 is "ok". unit: hash, 0 for none.
-    correct: -1 not judged, 0 wrong, 1 right. forced: the arm was not drawn by the weights.
+    correct: -1 not judged, 0 wrong, 1 right. forced: the arm was not drawn by the weights; sticky: drawn by its unit.
     """
 
     offset_s: NDArray[np.float64]
@@ -52,6 +52,7 @@ class Requests:
     correct: NDArray[np.int64]
     rows: NDArray[np.int64]
     forced: NDArray[np.bool_]
+    sticky: NDArray[np.bool_]
     arms: tuple[str, ...]
     protocols: tuple[str, ...]
     errors: tuple[str, ...]
@@ -206,7 +207,8 @@ def _requests(connection: duckdb.DuckDBPyConnection, arms: tuple[str, ...], wind
         coalesce(list_position(?, arm), 0)::TINYINT AS arm, coalesce(list_position(?, protocol), 0)::TINYINT AS protocol,
         coalesce(list_position(?, error), 1)::SMALLINT AS error, unit,
         CASE WHEN correct IS NULL THEN -1 WHEN correct THEN 1 ELSE 0 END::TINYINT AS correct,
-        coalesce(rows, 0)::INTEGER AS rows, list_contains(?, assignment) AS forced FROM ledger""",
+        coalesce(rows, 0)::INTEGER AS rows, list_contains(?, assignment) AS forced,
+        assignment = 'sticky' AND unit <> 0 AS sticky FROM ledger""",
         [window.start_ns, list(arms), protocols, errors, list(FORCED)],
     ).fetchnumpy()
     plain = {name: np.ma.getdata(column) for name, column in data.items()}
@@ -220,6 +222,7 @@ def _requests(connection: duckdb.DuckDBPyConnection, arms: tuple[str, ...], wind
         correct=plain["correct"].astype(np.int64),
         rows=plain["rows"].astype(np.int64),
         forced=plain["forced"].astype(np.bool_),
+        sticky=plain["sticky"].astype(np.bool_),
         arms=arms,
         protocols=tuple(protocols),
         errors=tuple(errors),

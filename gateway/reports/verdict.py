@@ -118,13 +118,14 @@ def check_same_answers(comparison: Comparison) -> Check:
     return Check(name, FAILED if decision.verdict in (Verdict.WORSE, Verdict.BETTER) else OK, text)
 
 
-def check_run(parity: Json, srm: Json, records: Json, limited_by: Sequence[str], unfinished: str) -> list[Check]:
+def check_run(parity: Json, srm: Json, limited_by: Sequence[str], unfinished: str) -> list[Check]:
     """What concerns the run as a whole."""
     checks = [
         Check("run finished", INCONCLUSIVE if unfinished else OK, unfinished or "the window has a start and an end")
     ]
     state = {"passed": OK, "failed": FAILED}.get(parity["status"], WARNING)
-    checks.append(Check("parity", state, f"the proof that all arms serve the same model: {parity['status']}"))
+    why = f" ({parity['reason']})" if parity["reason"] else ""
+    checks.append(Check("parity", state, f"the proof that all arms serve the same model: {parity['status']}{why}"))
     if "not_computable" in srm:
         checks.append(Check("sample ratio", WARNING, f"not checked: {srm['not_computable']}"))
     else:
@@ -134,15 +135,28 @@ def check_run(parity: Json, srm: Json, records: Json, limited_by: Sequence[str],
         share = srm["multiple_exposures"] / srm["units_seen"]
         text = f"{srm['multiple_exposures']} units ({percent(share)}) were served by several arms in one phase"
         checks.append(Check("one arm per unit", INCONCLUSIVE if share > MULTIPLE_LIMIT else WARNING, text))
-    dropped = records.get("dropped")
-    if dropped is None or dropped:
-        text = "unknown" if dropped is None else f"the gateway dropped {dropped} records"
-        checks.append(Check("records complete", WARNING, text))
-    else:
-        checks.append(Check("records complete", OK, "the gateway dropped no record"))
     if limited_by:
-        text = f"the {' and the '.join(limited_by)} used more than 70% of a core: the load side shapes these numbers"
+        text = f"the {' and the '.join(limited_by)} used more than 70% of a core: it shapes these numbers"
         checks.append(Check("load side", WARNING, text))
+    return checks
+
+
+def check_complete(records: Json, load_verdict: tuple[int, list[str]]) -> list[Check]:
+    """Whether rows were lost on the way, and what the load test itself found wrong beyond errors and wrong answers."""
+    checks = []
+    for key, what in (
+        ("dropped", "the gateway dropped {} records"),
+        ("ledger_dropped", "the generator lost {} ledger rows"),
+    ):
+        lost = records.get(key)
+        name = "records complete" if key == "dropped" else "ledger complete"
+        if lost is None:
+            checks.append(Check(name, WARNING, "nobody told how many were lost"))
+        else:
+            checks.append(Check(name, WARNING if lost else OK, what.format(lost or "no")))
+    code, reasons = load_verdict
+    if code == 2:
+        checks.append(Check("load test", INCONCLUSIVE, "; ".join(reasons)))
     return checks
 
 
