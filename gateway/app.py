@@ -33,6 +33,7 @@ from gateway.preflight import Prepared, prepare
 from gateway.routing import Routing
 from gateway.servers.admin import AdminParts, Readiness, create_app
 from gateway.servers.grpc import GrpcServer, GrpcSettings
+from gateway.servers.http import HttpSettings, make_protocol_class
 from gateway.storage import AuditFile, StateFile
 from gateway.telemetry.logs import configure as configure_logs
 from gateway.telemetry.loop_lag import LoopLag
@@ -40,6 +41,7 @@ from gateway.telemetry.metrics import GatewayView, Metrics
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.unit_hash import load_key
 from gateway.upstream.grpc_client import GrpcArm
+from gateway.upstream.http_client import HttpArm
 from gateway.upstream.probe import Place, Probe
 
 
@@ -84,13 +86,13 @@ class Gateway:
             self.http = bound(listener)
             self.routing.configure(self.config, self._prepared.signatures)
             self.routing.apply(self.control.snapshot)
+            self.grpc = await self._start_grpc()
             outcome = await self.control.start()
             if outcome.problem:
                 self._log.error("state.not_kept", problem=outcome.problem)
             self.recorder.start()
             self.lag.start()
             self.probe.start()
-            self.grpc = await self._start_grpc()
             await self._start_http(listener)
         except BaseException:
             listener.close()
@@ -125,10 +127,19 @@ class Gateway:
             token=self._prepared.token,
             version=self._version,
         )
-        limits, tls = self.config.document.limits, self.config.document.listen.tls
+        document = self.config.document
+        limits, tls = document.limits, document.listen.tls
+        settings = HttpSettings(
+            body_limit=limits.body,
+            header_limit=limits.headers,
+            rows_limit=limits.rows,
+            timeout_s=limits.timeout,
+            forward_headers=tuple(document.forward_headers),
+        )
+        self._protocol = make_protocol_class(self.plane, settings)
         config = uvicorn.Config(
             create_app(parts),
-            http="httptools",
+            http=self._protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -150,6 +161,8 @@ class Gateway:
     def _connect(self, arm: Arm) -> None:
         """Give an arm its clients."""
         backend = self.config.document.backends[arm.backend]
+        loop = asyncio.get_running_loop()
+        arm.http = HttpArm.create(str(backend.http), arm.kind, arm.model, arm.version, pool_size=arm.limit, loop=loop)
         arm.grpc = GrpcArm(str(backend.grpc), arm.kind, arm.model, arm.version, arm.format)
 
     def _retire(self, arm: Arm) -> None:
@@ -161,7 +174,7 @@ class Gateway:
     async def _close_arm(self, arm: Arm) -> None:
         while arm.in_flight > 0:  # noqa: ASYNC110 - once per reload; an event would cost every request
             await asyncio.sleep(0.1)
-        await arm.grpc.close()
+        await disconnect(arm)
 
     # ---- what the control app shows ----
 
@@ -247,8 +260,9 @@ class Gateway:
         self.lag.close()
         for task in list(self._tasks):
             task.cancel()
+        self._protocol.frontend.close()
         for arm in self.routing.arms():
-            await arm.grpc.close()
+            await disconnect(arm)
         await asyncio.to_thread(self.recorder.close)
         self._log.info("gateway.stopped", cut_off=left)
 
@@ -259,6 +273,12 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+async def disconnect(arm: Arm) -> None:
+    """Close an arm's clients."""
+    arm.http.close()
+    await arm.grpc.close()
 
 
 def places(config: Config) -> Mapping[str, Place]:

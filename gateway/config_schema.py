@@ -16,7 +16,11 @@ from gateway import config_units as units
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 HEADER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_OWN_HEADERS = frozenset({"x-request-id", "traceparent", "x-request-timeout", "content-type", "content-length", "host"})
+_OWN_HEADERS = frozenset(
+    {"x-request-id", "traceparent", "x-request-timeout", "content-type", "content-length", "content-encoding", "host"}
+    | {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "expect"}  # these concern one connection only
+)
 
 
 def _name(value: object) -> str:

@@ -1,0 +1,106 @@
+"""`abgate loadtest` and `abgate report`: the work is loadtest's and gateway.reports'; this is options and exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli_config import CONFIG_OPTION
+
+
+@click.command()
+@click.argument("profile")
+@CONFIG_OPTION
+@click.option("--duration", help="Of the measurement window, e.g. 60s; default: the profile's.")
+@click.option("--warmup", help="Before it, e.g. 10s; default: the profile's.")
+@click.option("--users", type=click.IntRange(min=1), help="Concurrent users; default: the profile's.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests a second; default: the profile's.")
+@click.option("--seed", type=int, help="Of payloads and units; default: the profile's.")
+@click.option("--direct", metavar="BACKEND", help="Past the gateway, to one server.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Locust worker processes.")
+@click.option("--ui", is_flag=True, help="Open Locust's own web page.")
+@click.option("--ui-port", type=click.IntRange(1, 65535), help="The page's port; default: a free one.")
+@click.option("--backends-info", type=click.Path(path_type=Path), help="The supervisor's file; default: abgate up's.")
+@click.option(
+    "--report/--no-report", "with_report", default=True, show_default=True, help="Write the report at the end."
+)
+def loadtest(profile: str, path: Path, with_report: bool, **given: Any) -> int:
+    """Run PROFILE (a file, or a shipped one's name) against the running gateway or, with --direct, one server."""
+    from gateway.config import load
+    from loadtest.run import run
+
+    result = run(options(load(path), profile, **given))
+    for reason in result.reasons:
+        click.echo(reason, err=True)
+    if result.run_dir is None:
+        return result.exit_code
+    click.echo(f"run: {result.run_dir}")
+    verdict = write_report(result.run_dir) if with_report else 0
+    return result.exit_code or verdict
+
+
+def options(config: Any, profile: str, **given: Any) -> Any:
+    """loadtest's RunOptions for the gateway of a configuration; given overrides the profile where it is not None."""
+    from gateway.cli_gateway import reachable
+    from gateway.cli_stack import info_file
+    from gateway.config_units import duration
+    from gateway.errors import ConfigError
+    from loadtest.options import RunOptions
+
+    for name in ("duration", "warmup"):
+        if given.get(name) is not None:
+            try:
+                given[name] = duration(given[name])
+            except ValueError as error:
+                raise ConfigError([f"--{name}: {error}"]) from error
+    listen = config.document.listen
+    info = given.pop("backends_info", None) or info_file(config)
+    return RunOptions(
+        profile=profile,
+        http=str(reachable(listen.http)),
+        grpc=str(reachable(listen.grpc)),
+        admin_token=config.token(),
+        out_dir=config.base / ".abgate" / "runs",
+        backends_info=info,
+        artifacts=config.base / "model_store" / "artifacts",
+        config_path=config.path.absolute(),
+        config_text=config.text,
+        **given,
+    )
+
+
+@click.command()
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@CONFIG_OPTION
+def report(run_dir: Path, path: Path) -> int:
+    """Write report.html and report.json of RUN: a run's directory, its id, or `latest`."""
+    return write_report(_find(run_dir, path.absolute().parent / ".abgate" / "runs"))
+
+
+def _find(given: Path, runs: Path) -> Path:
+    from gateway.errors import ConfigError
+
+    if given.is_dir():
+        return given
+    if str(given) == "latest":
+        found = sorted(
+            (path for path in runs.glob("*") if (path / "run.json").is_file()), key=lambda p: p.stat().st_mtime
+        )
+        if found:
+            return found[-1]
+    elif (runs / given).is_dir():
+        return runs / given
+    raise ConfigError([f"{given}: there is no such run; runs lie in {runs}"])
+
+
+def write_report(run_dir: Path) -> int:
+    """Write a run's report, print its two lines and where it is; returns the verdict's exit code."""
+    from gateway.reports import build_report
+
+    paths = build_report(run_dir)
+    click.echo(paths.sentence)
+    click.echo(paths.performance)
+    click.echo(f"report: {paths.html.absolute()}")
+    return paths.verdict_exit_code

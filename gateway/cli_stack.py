@@ -1,0 +1,144 @@
+"""Local servers for commands: abgate.yaml's backends as the supervisor's specifications, with the gateway in front.
+
+Lives here: the translation Config -> backends.spec and the start of a TorchServe for a single folder. The supervising itself
+is backends.launch's.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends.launch import BackendError, GatewayProcess, Supervisor
+from backends.spec import BackendSpec, Batching, ServedModel
+from gateway.config import Config
+from gateway.errors import AbgateError, ConfigError
+
+
+class StackError(AbgateError):
+    """The local servers could not be started; the supervisor's words."""
+
+
+def specs(config: Config) -> list[BackendSpec]:
+    """Every backend with start: local that an arm uses; ConfigError for what cannot be started from here."""
+    document = config.document
+    problems: list[str] = []
+    found = []
+    for name, backend in document.backends.items():
+        if backend.start != "local":
+            continue
+        models = _models(config, name, problems)
+        if not models:
+            continue
+        cores = tuple(backend.cores) if backend.cores is not None else None
+        found.append(
+            BackendSpec(
+                name=name,
+                kind=backend.kind,
+                http=str(backend.http),
+                grpc=str(backend.grpc),
+                management=str(backend.management) if backend.management else None,
+                metrics=str(backend.metrics) if backend.metrics else None,
+                models=models,
+                cores=cores,
+                threads=backend.threads,
+                workers=backend.workers,
+                batching=Batching(backend.batching.max_batch_size, backend.batching.max_wait_ms),
+                binary=str(backend.binary) if backend.binary else None,
+                run_dir=str(config.run_dir),
+                log_dir=str(log_dir(config)),
+                job_queue=backend.job_queue,
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _models(config: Config, backend: str, problems: list[str]) -> tuple[ServedModel, ...]:
+    """What a backend serves: one entry per model name, from every arm that uses it."""
+    served: dict[str, ServedModel] = {}
+    for model, section in config.document.models.items():
+        for name, arm in section.arms.items():
+            if arm.backend != backend:
+                continue
+            path = config.artifact(model, name)
+            where = f"models.{model}.arms.{name}"
+            if not path.exists():
+                problems.append(
+                    f"{where}.artifact: there is no {path}; `abgate models build` makes the built-in models"
+                )
+            known = served.setdefault(arm.model or model, ServedModel(arm.model or model, str(path), arm.version))
+            if known.path != str(path):
+                problems.append(
+                    f"{where}: backend {backend!r} would serve {known.name!r} from two places; name one `model`"
+                )
+    return tuple(served.values())
+
+
+def log_dir(config: Config) -> Path:
+    """Where the processes' output goes."""
+    return config.base / ".abgate" / "logs"
+
+
+def info_file(config: Config) -> Path:
+    """The supervisor's file."""
+    return config.run_dir / "backends.json"
+
+
+def gateway_process(config: Config) -> GatewayProcess:
+    """The gateway as the supervisor's child; ConfigError where a listener has no fixed port."""
+    listen = config.document.listen
+    if not listen.http.port or not listen.grpc.port:
+        raise ConfigError(["listen: port 0 has no meaning here: name the ports, others must find them"])
+    path = str(config.path.absolute())
+    command = (sys.executable, "-P", "-m", "gateway", "serve", "--config", path)
+    return GatewayProcess(
+        argv=(*command, "--backends-info", str(info_file(config))),
+        http=str(listen.http),
+        grpc=str(listen.grpc),
+        log_dir=str(log_dir(config)),
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on 127.0.0.1 that nobody listens on at this moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+@contextmanager
+def torchserve_for(folder: Path) -> Iterator[str]:
+    """A TorchServe that serves one folder or archive under its own name, on free ports; yields its "host:port"."""
+    http, grpc, management, metrics = (f"127.0.0.1:{port}" for port in free_ports(4))
+    with tempfile.TemporaryDirectory(prefix="abgate-") as scratch:
+        spec = BackendSpec(
+            name="torchserve",
+            kind="torchserve",
+            http=http,
+            grpc=grpc,
+            management=management,
+            metrics=metrics,
+            models=(ServedModel(folder.stem if folder.suffix == ".mar" else folder.name, str(folder)),),
+            run_dir=scratch,
+            log_dir=scratch,
+        )
+        supervisor = Supervisor([spec], info_file=Path(scratch) / "backends.json", on_event=lambda _: None)
+        try:
+            supervisor.start()
+            supervisor.wait_ready(120)
+            yield http
+        except BackendError as error:
+            raise StackError(str(error)) from error
+        finally:
+            supervisor.stop()
