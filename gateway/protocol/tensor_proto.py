@@ -48,7 +48,6 @@ LAYOUTS = (
 _BY_ENUM = {layout.enum: layout for layout in LAYOUTS}
 BY_DATATYPE = {layout.datatype: layout for layout in LAYOUTS}
 _COMMON = frozenset({1, 2, 3})  # dtype, tensor_shape, version_number
-_CONTENT = 4
 # typed lists wider than the element: values outside the type would be cut off by TensorFlow
 _RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "INT16": (-32768, 32767)} | dict.fromkeys(
     ("UINT16", "FP16", "BF16"), (0, 65535)
@@ -79,18 +78,19 @@ def inspect(proto: Any, name: str, max_bytes: int) -> Form:
         raise _bad(
             name, f"tensor_shape {list(shape)} of {layout.enum_name} is more than the {max_bytes} bytes that are taken"
         )
-    present = {field.number for field, _ in proto.ListFields()} - _COMMON
     if proto.version_number:
         raise _bad(name, f"version_number {proto.version_number} is not 0")
-    raw = _CONTENT in present
-    if present - {_CONTENT if raw else layout.number}:
-        names = sorted(field.name for field, _ in proto.ListFields() if field.number in present)
-        raise _bad(name, f"{layout.enum_name} takes its values from tensor_content or {layout.field}, got {names}")
-    if raw:
-        _check_content(proto.tensor_content, layout, count, name)
+    content = proto.tensor_content
+    if content:
+        _check_content(content, layout, count, name)
+        held = 1
     else:
-        _check_list(getattr(proto, layout.field), layout, count, name, max_bytes)
-    return Form(layout, shape, count, raw)
+        held = _check_list(getattr(proto, layout.field), layout, count, name, max_bytes)
+    # dtype is set, or there would be no layout: any field more is a second way to read the values
+    if len(proto.ListFields()) != 1 + proto.HasField("tensor_shape") + held:
+        names = sorted(field.name for field, _ in proto.ListFields() if field.number not in _COMMON)
+        raise _bad(name, f"{layout.enum_name} takes its values from tensor_content or {layout.field}, got {names}")
+    return Form(layout, shape, count, bool(content))
 
 
 def decode(proto: Any, name: str, max_bytes: int) -> Tensor:
@@ -175,7 +175,8 @@ def _check_content(content: bytes, layout: Layout, count: int, name: str) -> Non
         raise _bad(name, "tensor_content of DT_BOOL has bytes other than 0 and 1")
 
 
-def _check_list(values: Any, layout: Layout, count: int, name: str, max_bytes: int) -> None:
+def _check_list(values: Any, layout: Layout, count: int, name: str, max_bytes: int) -> bool:
+    """Judge a typed list; whether it holds anything."""
     given = len(values)
     if given > count:
         raise _bad(name, f"{layout.field} has {given} values, its shape holds {count}")
@@ -188,6 +189,7 @@ def _check_list(values: Any, layout: Layout, count: int, name: str, max_bytes: i
             raise _bad(name, f"{layout.field} has the value {wrong}, outside {layout.enum_name}'s {list(bounds)}")
     if given and layout.datatype == "BYTES" and (count - given) * len(values[-1]) > max_bytes:
         raise _bad(name, f"the last string repeated to fill the shape is more than {max_bytes} bytes")
+    return given > 0
 
 
 def _split(content: bytes, count: int, name: str) -> list[bytes]:

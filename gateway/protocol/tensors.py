@@ -37,7 +37,9 @@ _MOST_ELEMENTS = 1 << 59  # of 8 bytes: numpy takes no array whose dimensions wi
 
 def element_count(shape: tuple[int, ...]) -> int:
     """Elements of a shape, -1 where no array can have it (a zero beside a huge dimension does not make it small)."""
-    return prod(shape) if prod(size or 1 for size in shape) <= _MOST_ELEMENTS else -1
+    count = prod(shape)
+    most = count or prod(size or 1 for size in shape)
+    return count if most <= _MOST_ELEMENTS else -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

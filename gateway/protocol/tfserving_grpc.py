@@ -74,26 +74,31 @@ def check(message: Any, signature: Signature | None, limits: Limits, guard: str 
     signature) neither; the tensors themselves must be sound and within limits in any case.
     Raises RequestError: invalid_argument, failed_precondition (unknown signature), too_large (rows).
     """
-    forms = _forms(message.inputs, limits.bytes)
+    inputs = message.inputs
     if signature is None or guard == "off":
-        return _rows([form.shape[0] for form in forms.values() if form.shape], limits, strict=False)
+        forms = _forms(inputs, limits.bytes).values()
+        return _rows([form.shape[0] for form in forms if form.shape], limits, strict=False)
     wanted = message.model_spec.signature_name or DEFAULT_SIGNATURE_NAME
     if wanted != signature.signature_name:
         raise RequestError("failed_precondition", f'Serving signature key "{wanted}" not found.')
-    _check_names(forms, [spec.name for spec in signature.inputs])
-    _check_filter(message.output_filter, signature.outputs)
-    for spec in signature.inputs:
-        form = forms[spec.name]
+    specs = signature.inputs
+    if len(inputs) != len(specs) or any(spec.name not in inputs for spec in specs):
+        raise _wrong_names(set(inputs), {spec.name for spec in specs})
+    if message.output_filter:
+        _check_filter(message.output_filter, signature.outputs)
+    strict = guard == "strict"
+    left = limits.bytes
+    sizes = []
+    for spec in specs:
+        form = inspect(inputs[spec.name], spec.name, left)
+        left -= form.elements * DTYPES[form.layout.datatype].itemsize
         if form.layout.datatype != spec.datatype:
-            expected = BY_DATATYPE[spec.datatype].enum_name
-            raise RequestError(
-                "invalid_argument",
-                f"input {spec.name!r} must be {spec.datatype} ({expected}), not {form.layout.datatype} ({form.layout.enum_name})",
-            )
-        if guard == "strict":
-            _check_shape(spec, form)
-    batched = [forms[spec.name].shape for spec in signature.inputs if spec.shape and spec.shape[0] == -1]
-    return _rows([shape[0] for shape in batched if shape], limits, strict=guard == "strict")
+            raise _wrong_datatype(spec, form)
+        if strict:
+            _check_shape(spec, form.shape)
+        if spec.shape and spec.shape[0] == -1 and form.shape:
+            sizes.append(form.shape[0])
+    return _rows(sizes, limits, strict=strict)
 
 
 def forward(message: Any, model: str, version: str) -> bytes:
@@ -210,7 +215,8 @@ def arm_version(version: str, versions: frozenset[str] | None) -> str:
 
 def _write_spec(spec: Any, model: str, version: str) -> None:
     spec.name = model
-    spec.ClearField("version_choice")
+    if spec.WhichOneof("version_choice") is not None:
+        spec.ClearField("version_choice")
     if version:
         if not (version.isascii() and version.isdigit() and int(version) < 1 << 63):
             raise RequestError("not_found", f"Servable not found for request: Specific({model}, {version})")
@@ -232,23 +238,26 @@ def _forms(protos: Any, max_bytes: int) -> dict[str, Form]:
     return forms
 
 
-def _check_names(sent: Iterable[str], wanted: Sequence[str]) -> None:
+def _wrong_names(sent: set[str], wanted: set[str]) -> RequestError:
     """predict_util.cc: VerifyRequestInputsSize; the same sentence when only the names differ."""
-    names = set(sent)
-    if names == set(wanted):
-        return
-    raise RequestError(
+    return RequestError(
         "invalid_argument",
-        f"input size does not match signature: {len(names)}!={len(wanted)} len({_braces(names)}) != "
-        f"len({_braces(wanted)}). Sent extra: {_braces(names - set(wanted))}. "
-        f"Missing but required: {_braces(set(wanted) - names)}.",
+        f"input size does not match signature: {len(sent)}!={len(wanted)} len({_braces(sent)}) != "
+        f"len({_braces(wanted)}). Sent extra: {_braces(sent - wanted)}. "
+        f"Missing but required: {_braces(wanted - sent)}.",
+    )
+
+
+def _wrong_datatype(spec: TensorSpec, form: Form) -> RequestError:
+    expected, got = BY_DATATYPE[spec.datatype], form.layout
+    return RequestError(
+        "invalid_argument",
+        f"input {spec.name!r} must be {spec.datatype} ({expected.enum_name}), not {got.datatype} ({got.enum_name})",
     )
 
 
 def _check_filter(names: Sequence[str], outputs: Sequence[TensorSpec]) -> None:
     """predict_util.cc: the two texts about output_filter."""
-    if not names:
-        return
     known = {spec.name for spec in outputs}
     seen: set[str] = set()
     for name in names:
@@ -263,28 +272,30 @@ def _check_filter(names: Sequence[str], outputs: Sequence[TensorSpec]) -> None:
         seen.add(name)
 
 
-def _check_shape(spec: TensorSpec, form: Form) -> None:
-    if len(form.shape) != len(spec.shape):
+def _check_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    if len(shape) != len(spec.shape):
         raise RequestError(
             "invalid_argument",
             f"input {spec.name!r} must have rank {len(spec.shape)}, shape {list(spec.shape)}; "
-            f"got rank {len(form.shape)}, shape {list(form.shape)}",
+            f"got rank {len(shape)}, shape {list(shape)}",
         )
-    for want, got in zip(spec.shape, form.shape, strict=True):
+    for want, got in zip(spec.shape, shape, strict=True):
         if want not in (-1, got):
             raise RequestError(
                 "invalid_argument",
-                f"input {spec.name!r} must have shape {list(spec.shape)} (-1 is any size); got {list(form.shape)}",
+                f"input {spec.name!r} must have shape {list(spec.shape)} (-1 is any size); got {list(shape)}",
             )
 
 
 def _rows(sizes: Sequence[int], limits: Limits, *, strict: bool) -> int:
     """Rows of a request from the batch dimensions of its inputs: 1 where none is batched."""
-    rows = max(sizes, default=1)
+    if not sizes:
+        return 1
+    rows = max(sizes)
     if strict:
-        if min(sizes, default=1) == 0:
+        if rows == 0:
             raise RequestError("invalid_argument", "the batch is empty: the first dimension must be at least 1")
-        if min(sizes, default=rows) != rows:
+        if min(sizes) != rows:
             raise RequestError("invalid_argument", f"all inputs must have the same number of rows, got {sorted(sizes)}")
     if rows > limits.rows:
         raise RequestError("too_large", f"the request has {rows} rows, at most {limits.rows} are taken")

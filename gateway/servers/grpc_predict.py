@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -22,7 +21,6 @@ from gateway.dataplane import Arm, Call, DataPlane, Route
 from gateway.errors import ErrorKind, RequestError, UpstreamError
 from gateway.protocol import tfserving_grpc as codec
 from gateway.protocol import torchserve
-from gateway.protocol.signature_file import Signature
 from gateway.protocol.status import grpc_status
 from gateway.protocol.tensors import UNTOLD, BatchInfo
 from gateway.upstream.grpc_client import GrpcArm, GrpcUpstreamError
@@ -60,8 +58,9 @@ class Predict:
         self._plane = plane
         self._settings = settings
         self._limits = codec.Limits(settings.rows_limit, settings.body_limit)
-        self._forwarded = tuple(dict.fromkeys(("traceparent", *(h.lower() for h in settings.forward_headers))))
-        self._under_way: set[asyncio.Task[bytes]] = set()
+        self._forwarded = tuple(
+            dict.fromkeys(("traceparent", "x-request-id", *(h.lower() for h in settings.forward_headers)))
+        )
 
     async def serve(self, payload: bytes, context: Any) -> bytes:
         """Answer one request (a handler for grpc.aio: bytes in, bytes out); exactly one record is left behind."""
@@ -93,20 +92,24 @@ class Predict:
         self, call: Call, payload: bytes, metadata: Mapping[str, Any], remaining: float | None
     ) -> tuple[bytes, BatchInfo]:
         """The request's answer, or a RequestError."""
-        size = len(payload)
-        message = await self._off_loop(size, codec.parse_request, payload)
+        big = self._settings.offload_bytes
+        aside = len(payload) >= big
+        message = await _aside(codec.parse_request, payload) if aside else codec.parse_request(payload)
         route = self._assign(call, message, metadata)
-        call.rows = await self._off_loop(size, codec.check, message, route.signature, self._limits, route.guard)
+        judging = (message, route.signature, self._limits, route.guard)
+        call.rows = await _aside(codec.check, *judging) if aside else codec.check(*judging)
         arm = self._plane.admit(call)
         try:
             client = _client(arm)
-            wire, signature = await self._encode(call, route, client, message, size)
-            task = self._send(call, arm, client, wire, metadata, remaining)
+            encoding = (call, route, client, message)
+            wire = await _aside(self._encode, *encoding) if aside else self._encode(*encoding)
+            running = self._send(call, client, wire, metadata, remaining)
         except BaseException:
             self._plane.release(arm)
             raise
-        received = await self._wait(call, task, remaining)
-        return await self._decode(call, client, signature, message, received)
+        received = await self._receive(call, arm, client, running, remaining)
+        decoding = (call, route, client, message, received)
+        return await _aside(self._decode, *decoding) if len(received) >= big else self._decode(*decoding)
 
     def _assign(self, call: Call, message: Any, metadata: Mapping[str, Any]) -> Route:
         plane = self._plane
@@ -119,58 +122,66 @@ class Predict:
         plane.version(call, codec.arm_version(version, call.arm.versions), label)
         return route
 
-    async def _encode(
-        self, call: Call, route: Route, client: GrpcArm, message: Any, size: int
-    ) -> tuple[bytes, Signature | None]:
-        """The message as the arm takes it, and the signature its answer is translated by (None: it is not)."""
+    def _encode(self, call: Call, route: Route, client: GrpcArm, message: Any) -> bytes:
+        """The message as the arm takes it."""
         if client.kind != "torchserve":
             call.protocol_out = "tfs-grpc"
-            return await self._off_loop(size, codec.forward, message, client.model, call.version), None
+            return codec.forward(message, client.model, call.version)
         call.protocol_out = "torchserve-grpc"
         if route.signature is None:
             raise RequestError("failed_precondition", f"model {call.model!r} has no signature to translate by")
         begun = monotonic_ns()
-        body = await self._off_loop(size, _translated, message, self._limits, client.form)
+        body = torchserve.encode_payload(codec.decode_request(message, self._limits), client.form)
         wire = torchserve.encode_predictions(client.model, call.version, body, client.form, wall_ns())
         call.codec_ns += monotonic_ns() - begun
-        return wire, route.signature
+        return wire
 
     def _send(
-        self, call: Call, arm: Arm, client: GrpcArm, wire: bytes, metadata: Mapping[str, Any], remaining: float | None
-    ) -> asyncio.Task[bytes]:
-        """Give the message to the arm; its place is given back when the call to the arm has ended, not before."""
+        self, call: Call, client: GrpcArm, wire: bytes, metadata: Mapping[str, Any], remaining: float | None
+    ) -> Any:
         if remaining is not None and remaining <= 0:
             raise RequestError("upstream_timeout", "the deadline had passed before anything was sent")
         passed = [(key, metadata[key]) for key in self._forwarded if key in metadata]
-        passed.append(("x-request-id", call.request_id))
-        timeout = self._timeout(remaining) + client.abandon_s
         call.sent_ns = monotonic_ns()
-        task = asyncio.create_task(client.call(wire, timeout, passed))
-        self._under_way.add(task)
-        task.add_done_callback(partial(self._ended, arm))
-        return task
+        return client.start(wire, self._timeout(remaining) + client.abandon_s, passed or None)
 
-    async def _wait(self, call: Call, task: asyncio.Task[bytes], remaining: float | None) -> bytes:
+    async def _receive(self, call: Call, arm: Arm, client: GrpcArm, running: Any, remaining: float | None) -> bytes:
+        """Wait for the arm no longer than the deadline; its place is given back when its call has ended, not before."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+
+        def ended(_: Any) -> None:
+            self._plane.release(arm)
+            _settle(waiter, True)
+
+        running.add_done_callback(ended)
         timeout = self._timeout(remaining)
-        done, _ = await asyncio.wait((task,), timeout=timeout)
+        timer = loop.call_later(timeout, _settle, waiter, False)
+        try:
+            answered = await waiter
+        finally:
+            timer.cancel()
         call.received_ns = monotonic_ns()
         call.upstream_ns = call.received_ns - call.sent_ns
-        if not done:
-            assert call.arm is not None
-            raise UpstreamError("upstream_timeout", f"arm {call.arm.name!r} gave no answer within {timeout:.3f} s")
-        return task.result()
+        if not answered:
+            raise UpstreamError("upstream_timeout", f"arm {arm.name!r} gave no answer within {timeout:.3f} s")
+        return await client.answer(running)
 
-    async def _decode(
-        self, call: Call, client: GrpcArm, signature: Signature | None, message: Any, received: bytes
+    def _decode(
+        self, call: Call, route: Route, client: GrpcArm, message: Any, received: bytes
     ) -> tuple[bytes, BatchInfo]:
-        if signature is None:
-            if client.model == call.model and len(received) >= self._settings.offload_bytes:
-                return received, UNTOLD
+        """The arm's answer as the client takes it."""
+        if client.kind != "torchserve":
             return codec.rename_response(received, call.model), UNTOLD
+        assert route.signature is not None
         begun = monotonic_ns()
-        answer = await self._off_loop(len(received), _untranslated, received, client.form, signature, message)
+        outputs = tuple(message.output_filter)
+        body, batch = torchserve.decode_predictions(received, client.form)
+        response = torchserve.decode_payload(body, client.form, route.signature, outputs, batch)
+        renamed = replace(response, model=call.model)
+        answer = codec.encode_response(renamed, route.signature.signature_name, outputs)
         call.codec_ns += monotonic_ns() - begun
-        return answer
+        return answer, batch
 
     async def _refuse(self, call: Call, context: Any, error: RequestError) -> NoReturn:
         """Record and answer an error; raises grpc.aio.AbortError, which ends the call."""
@@ -198,33 +209,19 @@ class Predict:
             kind = "upstream_timeout"
         self._plane.finish(call, grpc_status(kind), kind, 0)
 
-    def _ended(self, arm: Arm, task: asyncio.Task[bytes]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # nobody may be left to look at it
-        self._plane.release(arm)
-
     def _timeout(self, remaining: float | None) -> float:
         configured = self._settings.timeout_s
         return configured if remaining is None else min(configured, remaining)
 
-    async def _off_loop(self, size: int, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a codec step: here where the message is small, in a thread where it would hold up other requests."""
-        if size < self._settings.offload_bytes:
-            return function(*arguments)
-        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+async def _aside(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a codec step in a thread: on the loop a big tensor would hold up every other request, of either arm."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
-def _translated(message: Any, limits: codec.Limits, form: str) -> bytes:
-    return torchserve.encode_payload(codec.decode_request(message, limits), form)
-
-
-def _untranslated(received: bytes, form: str, signature: Signature, message: Any) -> tuple[bytes, BatchInfo]:
-    outputs = tuple(message.output_filter)
-    body, batch = torchserve.decode_predictions(received, form)
-    response = torchserve.decode_payload(body, form, signature, outputs, batch)
-    renamed = replace(response, model=message.model_spec.name)
-    return codec.encode_response(renamed, signature.signature_name, outputs), batch
+def _settle(waiter: asyncio.Future[bool], answered: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(answered)
 
 
 def _client(arm: Arm) -> GrpcArm:
@@ -235,13 +232,14 @@ def _client(arm: Arm) -> GrpcArm:
     return client
 
 
-def _headers(call: Call) -> tuple[tuple[str, str], ...]:
+def _headers(call: Call) -> list[tuple[str, str]]:
     """The initial metadata of an answer or error; durations in milliseconds, the arm only where one was asked."""
-    gateway_ns = monotonic_ns() - call.start_ns - call.codec_ns - call.upstream_ns
-    timing = f"gateway;dur={gateway_ns / 1e6:.3f}, codec;dur={call.codec_ns / 1e6:.3f}, upstream;dur={call.upstream_ns / 1e6:.3f}"
+    codec_ms, upstream_ms = call.codec_ns / 1e6, call.upstream_ns / 1e6
+    gateway_ms = (monotonic_ns() - call.start_ns) / 1e6 - codec_ms - upstream_ms
+    timing = f"gateway;dur={gateway_ms:.3f}, codec;dur={codec_ms:.3f}, upstream;dur={upstream_ms:.3f}"
     headers = [("x-request-id", call.request_id), ("x-abgate-assignment", call.assignment), ("server-timing", timing)]
     if call.sent_ns and call.arm is not None:
         headers.append(("x-abgate-arm", call.arm.name))
     if call.route is not None and call.route.experiment is not None:
         headers.append(("x-abgate-experiment", call.route.experiment.id))
-    return tuple(headers)
+    return headers

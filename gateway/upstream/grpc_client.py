@@ -6,6 +6,7 @@ and decides nothing: no retry (gRPC's own, transparent ones included, are off), 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -92,20 +93,36 @@ class GrpcArm:
         self.abandon_s = abandon_s
         self._channel = grpc.aio.insecure_channel(address, options=_options(message_limit))
         path = torchserve.PREDICTIONS if kind == "torchserve" else tfserving_grpc.PREDICT
-        self._predict = self._channel.unary_unary(path)
+        self._predict = self._channel.unary_unary(path, _registered_method=True)
 
-    async def call(self, payload: bytes, timeout_s: float, metadata: Metadata = ()) -> bytes:
-        """Send one inference message and return the answer's bytes.
+    def start(self, payload: bytes, timeout_s: float, metadata: Metadata | None = None) -> Any:
+        """Send one inference message; returns the running call, which goes on whoever stops waiting for it.
 
-        timeout_s goes to the server as the call's deadline. Raises GrpcUpstreamError: upstream_refused (nothing was
-        sent), upstream_reset, upstream_timeout, upstream_unavailable, upstream_error, upstream_invalid (an answer over
-        the limit), upstream_rejected (the server's own 4xx-like code and text).
+        timeout_s goes to the server as the call's deadline. Hand it to `answer` when `add_done_callback` has told its end.
+        """
+        return self._predict(payload, timeout=timeout_s, metadata=metadata)
+
+    @staticmethod
+    async def answer(call: Any) -> bytes:
+        """The answer of a call that `start` returned; awaiting it directly ties the call's life to the awaiter's.
+
+        Raises GrpcUpstreamError: upstream_refused (nothing was sent), upstream_reset, upstream_timeout,
+        upstream_unavailable, upstream_error, upstream_invalid (an answer over the limit), upstream_rejected (the
+        server's own 4xx-like code and text).
         """
         try:
-            answer: bytes = await self._predict(payload, timeout=timeout_s, metadata=metadata)
+            received: bytes = await call
         except grpc.aio.AioRpcError as error:
             raise translate(error.code(), error.details() or "") from error
-        return answer
+        except asyncio.CancelledError:
+            if not call.cancelled():
+                raise
+            raise GrpcUpstreamError("upstream_reset", "the connection was closed under the call", 1) from None
+        return received
+
+    async def call(self, payload: bytes, timeout_s: float, metadata: Metadata | None = None) -> bytes:
+        """Send one inference message and return the answer's bytes; errors as in `answer`."""
+        return await self.answer(self.start(payload, timeout_s, metadata))
 
     async def probe(self, timeout_s: float = 2.0) -> Probe:
         """Ask the server whether it is there: TF Serving tells the versions AVAILABLE, TorchServe only that java is up.
