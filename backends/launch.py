@@ -123,8 +123,7 @@ class Supervisor:
             wanted[f"{spec.name} http"], wanted[f"{spec.name} grpc"] = spec.http, spec.grpc
             if spec.kind == "torchserve":
                 wanted[f"{spec.name} management"] = spec.management
-                metrics = (spec.metrics or "").partition("/")[0]
-                wanted[f"{spec.name} metrics"] = metrics if metrics != spec.management else None
+                wanted[f"{spec.name} metrics"] = (spec.metrics or "").partition("/")[0]
         if self._gateway_process is not None:
             wanted["gateway http"], wanted["gateway grpc"] = self._gateway_process.http, self._gateway_process.grpc
         return {purpose: address for purpose, address in wanted.items() if address}
@@ -264,10 +263,10 @@ def end(units: Sequence[Unit], patience: float) -> None:
         unit.finish()
 
 
-def metrics_url(spec: BackendSpec) -> str:
-    """Where a backend's Prometheus text is, as host:port/path."""
+def metrics_url(spec: BackendSpec) -> str | None:
+    """Where a backend's Prometheus text is, as host:port/path; None for a TorchServe that was given no address for it."""
     if spec.metrics and "/" in spec.metrics:
         return spec.metrics
     if spec.kind == "torchserve":
-        return f"{spec.metrics or spec.management}/metrics"
+        return f"{spec.metrics}/metrics" if spec.metrics else None
     return f"{spec.metrics or spec.http}/monitoring/prometheus/metrics"

@@ -29,7 +29,8 @@ LONGEST_TMPDIR = 107 - len("/.ts.sock.9000-0000")
 def plan(spec: BackendSpec, *, token_authorization: bool | None = None) -> Command:
     """Write what TorchServe needs into run_dir/<name>/ (made anew) and return how to start it.
 
-    `token_authorization` None means: on unless all addresses are loopback ones; with it on, the model API is closed.
+    `token_authorization` None means: on unless all addresses are loopback ones. The API that loads and removes models is
+    open only without a token on loopback.
     Raises ValueError for a spec TorchServe cannot serve, FileNotFoundError for a missing model, Java or torchserve package.
     """
     if spec.management is None:
@@ -47,12 +48,11 @@ def plan(spec: BackendSpec, *, token_authorization: bool | None = None) -> Comma
         assemble(model, folder / "store" / model.name, own)
     for name in ("log4j2.xml", "metrics.yaml"):
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
-    metrics = (spec.metrics or spec.management).partition("/")[0]
-    addresses = (spec.http, spec.grpc, spec.management, metrics)
-    if token_authorization is None:
-        token_authorization = not all(is_loopback(address) for address in addresses)
+    addresses = (spec.http, spec.grpc, spec.management, metrics_address(spec))
+    loopback = all(is_loopback(address) for address in addresses)
+    token = not loopback if token_authorization is None else token_authorization
     config = folder / "config.properties"
-    config.write_text(properties(spec, folder, token_authorization), encoding="utf-8")
+    config.write_text(properties(spec, folder, token=token, model_api=loopback and not token), encoding="utf-8")
     temporary = private_tmpdir(folder)
     argv = (
         find_java(spec.binary),
@@ -72,20 +72,20 @@ def plan(spec: BackendSpec, *, token_authorization: bool | None = None) -> Comma
     return Command(argv, environment(spec, folder, temporary), implementation, stand_in=False, cwd=str(folder))
 
 
-def properties(spec: BackendSpec, folder: Path, token_authorization: bool) -> str:
+def properties(spec: BackendSpec, folder: Path, *, token: bool, model_api: bool) -> str:
     """The text of config.properties."""
     assert spec.management is not None
     host, grpc_port = host_port(spec.grpc)
     values = {
         "inference_address": f"http://{spec.http}",
         "management_address": f"http://{spec.management}",
-        "metrics_address": f"http://{(spec.metrics or spec.management).partition('/')[0]}",
+        "metrics_address": f"http://{metrics_address(spec)}",
         "grpc_inference_address": host,
         "grpc_inference_port": grpc_port,
         "grpc_management_address": "127.0.0.1",  # it cannot be switched off: any free port, this machine only
         "grpc_management_port": free_port(),
-        "disable_token_authorization": str(not token_authorization).lower(),
-        "enable_model_api": str(not token_authorization).lower(),
+        "disable_token_authorization": str(not token).lower(),
+        "enable_model_api": str(model_api).lower(),
         "load_models": ",".join(model.name for model in spec.models),
         "default_workers_per_model": spec.workers,
         "allowed_urls": "file://.*",
@@ -100,6 +100,11 @@ def properties(spec: BackendSpec, folder: Path, token_authorization: bool) -> st
         "max_response_size": MAX_BODY,
     }
     return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def metrics_address(spec: BackendSpec) -> str:
+    """Where /metrics listens: it can neither be left out nor share the management port, so without one any free port."""
+    return spec.metrics.partition("/")[0] if spec.metrics else f"127.0.0.1:{free_port()}"
 
 
 def environment(spec: BackendSpec, folder: Path, temporary: Path) -> dict[str, str]:

@@ -105,7 +105,7 @@ def read(config: Path) -> dict[str, str]:
     [
         ("127.0.0.1:8085", None, "true", "true"),
         ("0.0.0.0:8085", None, "false", "false"),
-        ("0.0.0.0:8085", False, "true", "true"),
+        ("0.0.0.0:8085", False, "true", "false"),
         ("127.0.0.1:8085", True, "false", "false"),
     ],
 )
@@ -155,9 +155,21 @@ def test_specs_torchserve_cannot_serve(tmp_path: Path, given: dict, words: str) 
         plan(backend(tmp_path, **given))
 
 
-def test_metrics_share_the_management_port_when_none_is_given(tmp_path: Path) -> None:
-    text = properties(backend(tmp_path, metrics=None), tmp_path, False)
-    assert "metrics_address=http://127.0.0.1:8086\n" in text
+def test_the_containers_command_line() -> None:
+    from backends.torchserve.__main__ import parse
+
+    line = "--http 0.0.0.0:8085 --grpc 0.0.0.0:7070 --management 0.0.0.0:8086 --model a=/m/a --model b=/m/b.mar"
+    spec, private = parse([*line.split(), "--threads", "2", "--max-batch-size", "8", "--open-inside-private-network"])
+    assert private
+    assert spec.models == (ServedModel("a", "/m/a"), ServedModel("b", "/m/b.mar"))
+    assert (spec.threads, spec.workers, spec.batching, spec.metrics) == (2, 1, Batching(8, 0.0), None)
+
+
+def test_metrics_have_a_port_of_their_own_when_none_is_given(tmp_path: Path) -> None:
+    properties_text = properties(backend(tmp_path, metrics=None), tmp_path, token=False, model_api=True)
+    found = dict(line.split("=", 1) for line in properties_text.splitlines())
+    assert found["metrics_address"].startswith("http://127.0.0.1:")
+    assert found["metrics_address"] not in (found["inference_address"], found["management_address"])
 
 
 def fake_java(path: Path, version: str) -> Path:

@@ -95,13 +95,13 @@ def test_the_management_token_is_read_from_torchserves_own_file(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("kind", "metrics", "expected"),
     [
-        ("torchserve", None, "127.0.0.1:3/metrics"),
+        ("torchserve", None, None),
         ("torchserve", "127.0.0.1:4", "127.0.0.1:4/metrics"),
         ("tensorflow_serving", None, "127.0.0.1:1/monitoring/prometheus/metrics"),
         ("tensorflow_serving", "127.0.0.1:1/custom", "127.0.0.1:1/custom"),
     ],
 )
-def test_where_metrics_are(kind: str, metrics: str | None, expected: str) -> None:
+def test_where_metrics_are(kind: str, metrics: str | None, expected: str | None) -> None:
     assert metrics_url(spec(kind, metrics=metrics)) == expected
 
 
