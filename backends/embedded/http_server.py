@@ -182,7 +182,8 @@ class _Connection:
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
                 status = cause.status if isinstance(cause, _Refused) else 400
-                self._answer_ready()
+                if not self._answer_ready():  # what follows a request that closes the connection is not read
+                    return
                 self._send(Response(status, b"", "text/plain"), False)
                 raise _Refused(status) from None
             if self._in_head and self._head > MAX_HEAD:

@@ -96,13 +96,13 @@ class Servable:
 
         def run(fed: list[np.ndarray]) -> list[np.ndarray]:
             *answers, facts = call(*fed, np.int64(next(bases)))
-            if len(facts):
+            if len(facts):  # an empty request never enters a batch
                 metrics.request_rows.record(len(facts))
                 metrics.queuing.record(float(facts[0, 3]) * 1e6, pool_name)
-            for _, executed, sent, _ in facts[facts[:, 0] == 1.0].tolist():
-                metrics.runs.add()
-                metrics.batch_rows.record(executed)
-                metrics.padding_rows.record(executed - sent, str(int(executed)))
+                for _, executed, sent, _ in facts[facts[:, 0] == 1.0].tolist():
+                    metrics.runs.add()
+                    metrics.batch_rows.record(executed)
+                    metrics.padding_rows.record(executed - sent, str(int(executed)))
             return answers
 
         return run
