@@ -60,20 +60,21 @@ class _Refused(Exception):
 
 
 class HttpServer:
-    """Listens on one address; `server` is the value of the `server` header of every answer."""
+    """Listens on one address from construction on; answers from `start` on."""
 
-    def __init__(self, address: tuple[str, int], handler: Handler, server: str) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._listener = socket.create_server(address, family=family, backlog=1024)
-        self._handler = handler
-        self._server = server.encode()
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
+        self._server = b""
+        self._handler: Handler | None = None
         self.draining = False
         self.port: int = self._listener.getsockname()[1]
 
-    def start(self) -> None:
-        """Accept connections in a background thread."""
+    def start(self, handler: Handler, server: str) -> None:
+        """Accept connections in a background thread; `server` is the value of the `server` header of every answer."""
+        self._handler, self._server = handler, server.encode()
         threading.Thread(target=self._accept, name="http-accept", daemon=True).start()
 
     def stop(self, seconds: float) -> bool:
@@ -109,6 +110,7 @@ class HttpServer:
 
     def handle(self, request: Request) -> Response:
         """Call the handler."""
+        assert self._handler is not None
         return self._handler(request)
 
     def forget(self, connection: _Connection) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import socket
 import threading
 import time
 from typing import Any
@@ -36,59 +37,51 @@ logger = logging.getLogger(__name__)
 
 def serve(flags: Flags) -> int:
     """Serve until SIGTERM or SIGINT; return 0, or 1 when requests were cut. Raises ConfigError, OSError, RuntimeError."""
-    configs = _model_configs(flags)
+    rest = HttpServer((flags.host, max(flags.rest_api_port, 0))) if flags.rest_api_port else None
+    if flags.port > 0:  # gRPC can bind only when TensorFlow is loaded, seconds later: a used port is refused now
+        family = socket.AF_INET6 if ":" in flags.host else socket.AF_INET
+        socket.create_server((flags.host, flags.port), family=family).close()
     batching = _batching(flags)
     metrics_path = read_metrics_path(flags.monitoring_config_file) if flags.monitoring_config_file else None
+    configs = _model_configs(flags)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     version = check_runtime()
     metrics = ServingMetrics()
-    options = LoadOptions(
-        tuple(flags.saved_model_tags.split(",")),
-        Parallelism(flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism),
-        batching,
-    )
+    parallelism = Parallelism(flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism)
+    options = LoadOptions(tuple(flags.saved_model_tags.split(",")), parallelism, batching)
     catalog = Catalog(configs, _loader(options, metrics))
     service = Service(catalog, metrics)
-    listeners = _Listeners(flags, service, RestApi(service, metrics, metrics_path), f"abgate-embedded/{version}")
-    gc.set_threshold(50_000, 50, 50)
-    listeners.start()
-    watcher = threading.Thread(target=_watch, args=(flags, catalog, stop), name="versions", daemon=True)
-    watcher.start()
+    gc.set_threshold(50_000, 50, 50)  # requests make little garbage in cycles, and a full collection stops them all
+    calls = _start_grpc(flags, service)
+    if rest is not None:
+        rest.start(RestApi(service, metrics, metrics_path), f"abgate-embedded/{version}")
+        logger.info("REST at %s:%d", flags.host, rest.port)
+    threading.Thread(target=_watch, args=(flags, catalog, stop), name="versions", daemon=True).start()
     stop.wait()
-    drained = listeners.stop(flags.drain_seconds)
+    drained = _drain(rest, calls, flags.drain_seconds)
     logger.info("stopped, %s", "nothing in flight was cut" if drained else "requests in flight were cut")
     return 0 if drained else 1
 
 
-class _Listeners:
-    """Both servers, bound at construction (so that a used port fails before anything is loaded)."""
+def _start_grpc(flags: Flags, service: Service) -> Any:
+    if not flags.port:
+        return None
+    host = f"[{flags.host}]" if ":" in flags.host else flags.host
+    server, port = create_server(service, f"{host}:{max(flags.port, 0)}", flags.grpc_max_threads)
+    server.start()
+    logger.info("gRPC at %s:%d", host, port)
+    return server
 
-    def __init__(self, flags: Flags, service: Service, rest: RestApi, server: str) -> None:
-        self._grpc: Any = None
-        self._http: HttpServer | None = None
-        host = f"[{flags.host}]" if ":" in flags.host else flags.host
-        if flags.port:
-            self._grpc, port = create_server(service, f"{host}:{max(flags.port, 0)}", flags.grpc_max_threads)
-            logger.info("gRPC at %s:%d", host, port)
-        if flags.rest_api_port:
-            self._http = HttpServer((flags.host, max(flags.rest_api_port, 0)), rest, server)
-            logger.info("REST at %s:%d", host, self._http.port)
 
-    def start(self) -> None:
-        if self._grpc is not None:
-            self._grpc.start()
-        if self._http is not None:
-            self._http.start()
-
-    def stop(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        ended = self._grpc.stop(seconds) if self._grpc is not None else None
-        drained = self._http.stop(seconds) if self._http is not None else True
-        if ended is not None:
-            drained &= ended.wait(max(deadline - time.monotonic(), 0.1))
-        return drained
+def _drain(rest: HttpServer | None, calls: Any, seconds: float) -> bool:
+    """Stop both listeners together; True when everything in flight was answered within `seconds`."""
+    deadline = time.monotonic() + seconds
+    ended = calls.stop(seconds) if calls is not None else None
+    drained = rest.stop(seconds) if rest is not None else True
+    # grpc cuts what is left at the end of its grace: an end later than that was no drain
+    return drained and (ended is None or (ended.wait(seconds) and time.monotonic() < deadline))
 
 
 def _loader(options: LoadOptions, metrics: ServingMetrics) -> Any:

@@ -117,3 +117,17 @@ def save_reference_variable(path: Path, factor: float) -> None:
         )
         builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map={"serving_default": signature})
         builder.save()
+
+
+def save_warm_up(version: Path, inputs: list[np.ndarray]) -> None:
+    """Record Predict requests of input x, as TF Serving replays them when it loads the version."""
+    tf = tensorflow()
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    folder = version / "assets.extra"
+    folder.mkdir()
+    with tf.io.TFRecordWriter(str(folder / "tf_serving_warmup_requests")) as writer:
+        for x in inputs:
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
+            writer.write(log.SerializeToString())

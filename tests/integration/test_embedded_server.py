@@ -111,6 +111,10 @@ def saved(tmp_path_factory):
     models.save_many(root / "many" / "1")
     models.save_reference_variable(root / "reference" / "1", 5.0)
     shutil.copytree(root / "line" / "1", root / "moving" / "1")
+    shutil.copytree(root / "line" / "1", root / "warm" / "1")
+    models.save_warm_up(root / "warm" / "1", [np.float32([1]), np.float32([1, 2]), np.float32([3])])
+    shutil.copytree(root / "line" / "1", root / "cold" / "1")
+    models.save_warm_up(root / "cold" / "1", [np.int32([1])])
     return root
 
 
@@ -125,8 +129,8 @@ def served(saved, tmp_path_factory):
     """The unbatched process, all its models available."""
     folder = tmp_path_factory.mktemp("served")
     labels = 'version_labels { key: "stable" value: 1 } version_labels { key: "missing" value: 9 }'
-    names = ("line", "conv", "many", "reference", "moving")
-    (folder / "models").write_text(config(saved, *names, line="model_version_policy { all {} } " + labels))
+    names = ("line", "conv", "many", "reference", "moving", "warm")
+    (folder / "models").write_text(config(saved, *names, "cold", line="model_version_policy { all {} } " + labels))
     (folder / "monitoring").write_text("prometheus_config { enable: true }")
     server = Server(
         folder,
@@ -606,6 +610,18 @@ def test_requests_are_counted_by_status(served):
     assert after[latency] == before[latency] + 1
 
 
+def test_recorded_warm_up_requests_run_before_a_version_is_available(served):
+    assert (
+        samples(served)[':tensorflow:serving:runtime_latency_count{model_name="warm",API="Predict",runtime="TF1"}'] == 3
+    )
+    eventually(lambda: served.states("cold") == {1: "END"})
+    status = served.call("GET", "/v1/models/cold")[1]["model_version_status"][0]["status"]
+    assert (status["error_code"], "actual int32 vs. expect float" in status["error_message"]) == (
+        "INVALID_ARGUMENT",
+        True,
+    )
+
+
 def batched_call(server, client, model, factor):
     """20 requests of 1 to 3 rows, over REST or gRPC; return the number of rows and of wrong rows."""
     random = np.random.default_rng(client)
@@ -669,21 +685,24 @@ def test_too_many_rows_for_a_batch_are_refused(batching):
 # start and stop
 
 
-def test_a_used_port_and_a_bad_file_are_refused_before_anything_is_loaded(served, saved, tmp_path):
-    def run(*flags):
-        argv = [sys.executable, "-m", "backends.embedded", *flags]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-
-    with ThreadPoolExecutor(3) as pool:
-        base = f"--model_base_path={saved / 'line'}"
-        rest = pool.submit(run, base, "--port=0", f"--rest_api_port={served.rest_port}")
-        taken = pool.submit(run, base, f"--port={served.grpc_port}")
-        missing = pool.submit(run, f"--model_config_file={tmp_path / 'nothing'}")
-        assert rest.result().returncode == 1
-        assert "Address already in use" in rest.result().stderr
-        assert taken.result().returncode == 1
-        assert missing.result().returncode == 3
-        assert "cannot be read" in missing.result().stderr
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--port=0", "--rest_api_port={rest}"], 1, "Address already in use"),
+        (["--port={grpc}"], 1, "Address already in use"),
+        (
+            ["--port=-1", "--enable_batching", "--batching_parameters_file=/nonexistent"],
+            3,
+            "/nonexistent: cannot be read",
+        ),
+        (["--port=-1", "--batching_parameters_file=x"], 3, "without --enable_batching"),
+    ],
+)
+def test_a_start_that_cannot_work_is_refused_before_tensorflow_is_loaded(served, saved, flags, code, message):
+    filled = [flag.format(rest=served.rest_port, grpc=served.grpc_port) for flag in flags]
+    argv = [sys.executable, "-m", "backends.embedded", f"--model_base_path={saved / 'line'}", *filled]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, message in ended.stderr) == (code, True), ended.stderr
 
 
 def test_sigterm_answers_what_is_in_flight_and_exits_0(served):
