@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 
@@ -28,7 +29,7 @@ def fetch(url: str, token: str | None = None, method: str = "GET", timeout: floa
             text = error.read(300).decode("utf-8", "replace")
         hint = "; the admin API wants its token" if error.code in (401, 403) else ""
         raise AdminError(f"{url}: HTTP {error.code}{hint}: {text}") from error
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise AdminError(f"{url}: {getattr(error, 'reason', None) or error}") from error
 
 

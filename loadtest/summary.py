@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -129,7 +128,7 @@ def percentile(latency_ns: Sequence[int], share: float) -> float | None:
 
 def show(console: Console, tallies: Tallies, seconds: float, title: str) -> None:
     """Print the table."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
     table.add_column("arm")
     table.add_column("protocol")
     for name in ("requests", "share", "req/s", "errors", "right", "p50", "p95", "p99"):

@@ -18,7 +18,7 @@ from gateway.errors import ConfigError
 from loadtest.job import read
 from loadtest.options import RunOptions
 from loadtest.profiles import Profile
-from loadtest.targets import Kind, Target
+from loadtest.targets import Kind, Target, split_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,11 @@ def read_info(path: Path) -> Any:
     return document if isinstance(document, dict) else None
 
 
-def reachable(address: str) -> str:
-    """An address to connect to: a listener on all interfaces is reached over loopback."""
-    host, _, port = address.rpartition(":")
-    return f"{ {'0.0.0.0': '127.0.0.1', '': '127.0.0.1', '[::]': '[::1]', '*': '127.0.0.1'}.get(host, host) }:{port}"
+def reachable(address: str, where: str) -> str:
+    """An address to connect to: a listener on all interfaces is reached over loopback; raises ConfigError for no address."""
+    host, port = split_address(address if not address.startswith(":") else f"0.0.0.0{address}", where)
+    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def choose_target(options: RunOptions, profile: Profile, backends: Mapping[str, Backend]) -> Target:
@@ -105,8 +106,8 @@ def choose_target(options: RunOptions, profile: Profile, backends: Mapping[str, 
     if options.direct is None:
         return Target(
             "gateway",
-            reachable(profile.targets.http or options.http),
-            reachable(profile.targets.grpc or options.grpc),
+            reachable(profile.targets.http or options.http, "the gateway's HTTP address"),
+            reachable(profile.targets.grpc or options.grpc, "the gateway's gRPC address"),
         )
     backend = backends.get(options.direct)
     if backend is None:
@@ -120,7 +121,10 @@ def choose_target(options: RunOptions, profile: Profile, backends: Mapping[str, 
     if problems:
         raise ConfigError(problems)
     kind = cast(Kind, backend.kind)
-    return Target(kind, reachable(backend.http or ""), reachable(backend.grpc or ""), arm=backend.name)
+    used = [
+        reachable(address, f"backend {backend.name}") if address else "" for address in (backend.http, backend.grpc)
+    ]
+    return Target(kind, used[0], used[1], arm=backend.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ class LoadUser(User):
                 correct = self.judge(judge, answer.body, payload)
             except BadAnswer as problem:
                 error, correct = f"bad answer: {problem}", False
-        arm = answer.arm or self._arm
+        arm = self._arm or answer.arm
         self.session.journal.append(
             (
                 send_ns, latency, self._protocol, unit, arm, answer.assignment, answer.request_id or request_id,

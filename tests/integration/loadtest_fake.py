@@ -1,5 +1,7 @@
 """A small gateway for the load test's tests: both protocols, an admin API, and faults on demand. Not a test itself.
 
+It also answers as a TorchServe with our handler would, for runs that go past the gateway.
+
 The model is the identity: output_0 is the input, so the right label of a row is the place of its largest number. Arms
 are chosen by the unit's hash. Run as a script it prints its addresses as one JSON line and serves until its input ends.
 """
@@ -44,7 +46,7 @@ class State:
     def predict(self, body: bytes, arm: str) -> bytes:
         """The identity, or its rows turned by one place."""
         rows = json.loads(body)["instances"]
-        if arm == self.wrong_arm:
+        if arm and arm == self.wrong_arm:
             rows = [[*row[1:], row[0]] for row in rows]
         return json.dumps({"predictions": rows}).encode()
 
@@ -75,7 +77,7 @@ class Http(asyncio.Protocol):
         self._clear()
 
     def _clear(self) -> None:
-        self._url, self._unit, self._body = b"", "", bytearray()
+        self._url, self._unit, self._form, self._body = b"", "", "", bytearray()
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -89,6 +91,8 @@ class Http(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"x-user-id":
             self._unit = value.decode()
+        if name.lower() == b"x-abgate-format":
+            self._form = value.decode()
 
     def on_body(self, body: bytes) -> None:
         self._body += body
@@ -104,6 +108,10 @@ class Http(asyncio.Protocol):
                 status = 503
             else:
                 answer = state.predict(bytes(self._body), arm)
+        elif path.startswith("/predictions/"):
+            answer = state.predict(bytes(self._body), "") if self._form == "tfs-json" else b""
+        elif path == "/metrics":
+            answer = b"requests_total 7\n"
         elif path == "/admin/v1/experiments":
             answer = json.dumps(state.experiments()).encode()
         elif path == "/admin/v1/status":
@@ -134,15 +142,29 @@ def predict_grpc(state: State, request: bytes, context: grpc.ServicerContext) ->
     return bytes(answer.SerializeToString())
 
 
+def predictions_grpc(state: State, request: bytes, context: grpc.ServicerContext) -> bytes:
+    """TorchServe's InferenceAPIsService.Predictions, in the frame of our handler."""
+    asked = message_class("org.pytorch.serve.grpc.inference.PredictionsRequest").FromString(request)
+    head = b'{"status":200,"batch_size":1,"batch_rows":1}'
+    frame = b"ABG1" + len(head).to_bytes(4, "little") + head + state.predict(asked.input["tfs-json"], "")
+    return bytes(
+        message_class("org.pytorch.serve.grpc.inference.PredictionResponse")(prediction=frame).SerializeToString()
+    )
+
+
 class _Handler(grpc.GenericRpcHandler):
     def __init__(self, state: State) -> None:
-        self._method = method_path("tensorflow.serving.PredictionService", "Predict")
-        self._handler = grpc.unary_unary_rpc_method_handler(
-            lambda request, context: predict_grpc(state, request, context)
-        )
+        self._handlers = {
+            method_path("tensorflow.serving.PredictionService", "Predict"): grpc.unary_unary_rpc_method_handler(
+                lambda request, context: predict_grpc(state, request, context)
+            ),
+            method_path(
+                "org.pytorch.serve.grpc.inference.InferenceAPIsService", "Predictions"
+            ): grpc.unary_unary_rpc_method_handler(lambda request, context: predictions_grpc(state, request, context)),
+        }
 
     def service(self, details: Any) -> Any:
-        return self._handler if details.method == self._method else None
+        return self._handlers.get(details.method)
 
 
 async def serve(state: State) -> None:

@@ -1,0 +1,121 @@
+"""A profile says everything that is wrong with it at once, and only what is right passes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.errors import ConfigError
+from loadtest import profiles
+from loadtest.arrivals import Step
+
+GOOD: dict[str, Any] = {"model": "m", "users": 4, "duration": "20s", "mix": {"tfs-rest": 0.5, "tfs-grpc": 0.5}}
+
+
+def problems_of(**changes: Any) -> list[str]:
+    document = {key: value for key, value in {**GOOD, **changes}.items() if value is not ...}
+    with pytest.raises(ConfigError) as caught:
+        profiles.parse(document, source="p.yaml")
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"users": 0}, "p.yaml: users: Input should be greater than or equal to 1"),
+        ({"users": ...}, "p.yaml: users: is missing"),
+        ({"duration": ...}, "p.yaml: duration: is missing"),
+        ({"model": ...}, "p.yaml: model: is missing"),
+        ({"usres": 3}, "p.yaml: usres: unknown key"),
+        (
+            {"duration": "20x"},
+            "p.yaml: duration: '20x' is no duration; write seconds as a number, or 500ms, 20s, 2m, 1h",
+        ),
+        ({"duration": True}, "p.yaml: duration: a duration is a number of seconds or a text such as 20s"),
+        ({"mix": {"http": 1}}, "p.yaml: mix.http: Input should be 'tfs-rest' or 'tfs-grpc'"),
+        ({"mix": {"tfs-rest": 0}}, "p.yaml: mix: at least one protocol needs a weight above 0"),
+        ({"rows": []}, "p.yaml: rows: at least one choice is needed"),
+        ({"rows": [{"rows": 1, "wieght": 2}]}, "p.yaml: rows.0.wieght: unknown key"),
+        ({"units": {"population": 9999}}, "p.yaml: units.population: Input should be greater than or equal to 10000"),
+        (
+            {"units": {"header": "X-User"}},
+            "p.yaml: units.header: 'X-User' is no header name in lower case, such as x-user-id",
+        ),
+        ({"check": "labels"}, "p.yaml: check.kind: Input should be 'label', 'reference' or 'off'"),
+        ({"users": 1}, "p.yaml: users: 1 cannot cover every protocol of mix; each needs at least one user"),
+        (
+            {"spawn_rate": 0.5, "warmup": 2},
+            "p.yaml: spawn_rate: 4 users take 8 s to start, longer than the warm-up of 2 s; "
+            "the measurement must begin with all of them",
+        ),
+        (
+            {"shape": {"steps": [{"duration": 5, "users": 2}]}, "users": ...},
+            "p.yaml: duration: the shape's steps say it; leave it out",
+        ),
+    ],
+)
+def test_one_problem_is_named_with_its_place(changes: dict[str, Any], problem: str) -> None:
+    assert problems_of(**changes) == [problem]
+
+
+def test_all_problems_come_at_once() -> None:
+    found = problems_of(users="many", timeout=0, colour="red", check={"every": 0})
+    assert [line.split(": ")[1] for line in found] == ["users", "check.every", "timeout", "colour"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("20s", 20.0), ("2m", 120.0), ("1h", 3600.0), ("1.5 s", 1.5), (7, 7.0)]
+)
+def test_durations(text: Any, seconds: float) -> None:
+    assert profiles.parse({**GOOD, "duration": text}, source="p").duration == seconds
+
+
+def test_short_forms_mean_the_long_ones() -> None:
+    short = profiles.parse({**GOOD, "rows": 8, "check": "off", "shape": "constant"}, source="p")
+    long = profiles.parse(
+        {**GOOD, "rows": [{"rows": 8, "weight": 1}], "check": {"kind": "off"}, "shape": {}}, source="p"
+    )
+    assert short == long
+    assert profiles.parse({**GOOD, "check": False}, source="p").check.kind == "off"  # YAML reads a bare off as false
+
+
+def test_the_mix_becomes_shares_and_a_zero_weight_gets_no_users() -> None:
+    assert profiles.parse({**GOOD, "mix": {"tfs-rest": 3, "tfs-grpc": 1}}, source="p").protocols == {
+        "tfs-rest": 0.75,
+        "tfs-grpc": 0.25,
+    }
+    assert profiles.parse({**GOOD, "mix": {"tfs-rest": 3, "tfs-grpc": 0}}, source="p").protocols == {"tfs-rest": 1.0}
+
+
+def test_overrides_replace_values_and_none_keeps_them() -> None:
+    profile = profiles.parse(GOOD, source="p", overrides={"users": 9, "duration": None, "rate": 50})
+    assert (profile.users, profile.duration, profile.rate) == (9, 20.0, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [({}, 0.9), ({"check": "reference"}, 1.0), ({"limits": {"correct": 0.5}}, 0.5)],
+)
+def test_how_many_answers_must_be_right(changes: dict[str, Any], share: float) -> None:
+    assert profiles.parse({**GOOD, **changes}, source="p").min_correct == share
+
+
+def test_the_shipped_profiles_are_valid() -> None:
+    plans = {name: profiles.load(profiles.find(name)).plan for name in profiles.shipped()}
+    assert plans["demo"].steps == (Step(8, 20.0),)
+    assert plans["smoke"].warmup + plans["smoke"].duration == 5.0
+    assert [step.users for step in plans["mlp-batching"].steps] == [2, 8, 16]
+
+
+def test_a_profile_that_is_nowhere_names_those_that_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        profiles.find("dmeo")
+    assert "demo, mlp-batching, smoke" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [", "7"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"p\.yaml"):
+        profiles.load(path)

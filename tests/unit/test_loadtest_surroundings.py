@@ -1,0 +1,160 @@
+"""Addresses, files and the split, as the run finds them around itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.errors import ConfigError
+from loadtest.options import RunOptions
+from loadtest.profiles import Profile, parse
+from loadtest.runfile import arms_of, direct_arm
+from loadtest.surroundings import (
+    Backend,
+    Config,
+    choose_target,
+    gateway_pid,
+    model_files,
+    reachable,
+    read_backends,
+    read_config,
+)
+from loadtest.targets import Target, request_head, split_address, unit_line
+from loadtest.watch import describe, metrics_url
+
+CONFIG = Config(
+    "text",
+    Path("/somewhere"),
+    {"ts": {"kind": "torchserve", "http": "127.0.0.1:1", "grpc": "127.0.0.1:2", "start": "local", "threads": 1}},
+    {},
+)
+INFO: dict[str, Any] = {
+    "backends": {
+        "ts": {"kind": "torchserve", "http": "127.0.0.1:9", "pid": 77, "implementation": "TorchServe 0.12.0"},
+        "tf": {"kind": "tensorflow_serving", "http": "127.0.0.1:3", "stand_in": True, "state": "ready", "new": 1},
+    },
+    "gateway": {"pid": 5},
+}
+
+
+def profile(**changes: Any) -> Profile:
+    return parse({"model": "m", "users": 2, "duration": 1, "mix": {"tfs-rest": 1, "tfs-grpc": 1}, **changes}, "p")
+
+
+def test_the_supervisor_completes_what_the_configuration_says() -> None:
+    backends = read_backends(INFO, CONFIG)
+    assert (backends["ts"].http, backends["ts"].grpc, backends["ts"].pid) == ("127.0.0.1:9", "127.0.0.1:2", 77)
+    assert (backends["tf"].stand_in, backends["tf"].threads) == (True, None)
+    assert gateway_pid(INFO) == 5
+    assert read_backends(None, CONFIG)["ts"].http == "127.0.0.1:1"
+    assert gateway_pid(None) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "reached"),
+    [
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("*:80", "127.0.0.1:80"),
+        ("[::]:80", "[::1]:80"),
+        (":80", "127.0.0.1:80"),
+        ("10.1.2.3:80", "10.1.2.3:80"),
+    ],
+)
+def test_a_listener_on_all_interfaces_is_reached_over_loopback(address: str, reached: str) -> None:
+    assert reachable(address, "x") == reached
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("http://a:1/", ("a", 1)), ("[::1]:8", ("::1", 8))],
+)
+def test_addresses(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address, "x") == parts
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:", "host:http", "host:0", "host:70000", ":80"])
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(ConfigError, match="is no address"):
+        split_address(address, "x")
+
+
+def test_the_target_is_the_gateway_or_one_server() -> None:
+    options = RunOptions("p", http="0.0.0.0:1", grpc="0.0.0.0:2")
+    assert choose_target(options, profile(), {}) == Target("gateway", "127.0.0.1:1", "127.0.0.1:2")
+    named = profile(targets={"http": "10.0.0.1:1", "grpc": "10.0.0.1:2"})
+    assert choose_target(options, named, {}) == Target("gateway", "10.0.0.1:1", "10.0.0.1:2")
+    direct = choose_target(RunOptions("p", direct="ts"), profile(), read_backends(INFO, CONFIG))
+    assert direct == Target("torchserve", "127.0.0.1:9", "127.0.0.1:2", arm="ts")
+    assert (direct.protocol("tfs-rest"), direct.protocol("tfs-grpc")) == ("torchserve-http", "torchserve-grpc")
+
+
+@pytest.mark.parametrize(
+    ("direct", "problem"),
+    [("no", "no such backend; there are ts, tf, x"), ("tf", "no address for tfs-grpc"), ("x", "kind 'fake' cannot")],
+)
+def test_a_server_that_cannot_be_loaded(direct: str, problem: str) -> None:
+    backends = {**read_backends(INFO, CONFIG), "x": Backend("x", "fake", "127.0.0.1:1", "127.0.0.1:2")}
+    with pytest.raises(ConfigError, match=problem):
+        choose_target(RunOptions("p", direct=direct), profile(), backends)
+
+
+def test_the_head_of_a_request() -> None:
+    gateway = request_head(Target("gateway", "h:1", "g:1"), "m") + b"2" + unit_line("x-user-id") + b"u"
+    assert gateway.startswith(b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-type: application/json\r\nhost: h:1\r\n")
+    assert gateway.endswith(b"\r\ncontent-length: 2\r\nx-user-id: u")
+    torchserve = request_head(Target("torchserve", "h:1", "g:1"), "m")
+    assert torchserve.startswith(b"POST /predictions/m HTTP/1.1\r\ncontent-type: application/octet-stream\r\n")
+    assert b"\r\nx-abgate-format: tfs-json\r\n" in torchserve
+
+
+def artefacts(folder: Path, ok: bool) -> None:
+    folder.mkdir(parents=True)
+    np.savez(folder / "inputs.npz", x=np.zeros((1, 1)))
+    (folder / "signature.json").write_text("{}")
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "ok": ok, "failures": ["y differs at row 3"]}))
+
+
+def test_a_models_files_are_found_by_its_signature_or_its_name(tmp_path: Path) -> None:
+    artefacts(tmp_path / "art" / "m", ok=True)
+    options = RunOptions("p", artifacts=tmp_path / "art")
+    by_name = model_files(options, profile(), Config(), tmp_path / "p.yaml")
+    named = Config("", tmp_path, {}, {"m": {"signature": "art/m/signature.json"}})
+    by_signature = model_files(RunOptions("p", artifacts=tmp_path), profile(), named, tmp_path / "p.yaml")
+    assert by_name == by_signature
+    assert by_name.manifest is not None
+    np.savez(tmp_path / "own.npz", x=np.zeros((1, 1)))
+    own = model_files(options, profile(payloads="own.npz"), Config(), tmp_path / "p.yaml")
+    assert own.payloads == tmp_path / "own.npz"
+
+
+def test_missing_inputs_and_a_failed_parity_are_refused(tmp_path: Path) -> None:
+    options = RunOptions("p", artifacts=tmp_path)
+    with pytest.raises(ConfigError, match="build the model with `abgate models build m`"):
+        model_files(options, profile(), Config(), tmp_path / "p.yaml")
+    artefacts(tmp_path / "m", ok=False)
+    with pytest.raises(ConfigError, match=r"parity failed .y differs at row 3."):
+        model_files(options, profile(), Config(), tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize("text", ["[", "- a", "backends: 3"])
+def test_a_configuration_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError):
+        read_config(RunOptions("p", config_text=text))
+
+
+def test_arms_carry_their_servers_resources() -> None:
+    told = {"backend": "ts", "kind": "torchserve", "implementation": "i", "weight": 30, "wire": {}, "ready": True}
+    (arm,) = arms_of({"arms": {"a": told}}, {"ts": Backend("ts", "torchserve", threads=2, workers=1)}).values()
+    assert (arm["weight"], arm["threads"], arm["workers"], arm["cores"], arm["stand_in"]) == (30, 2, 1, None, False)
+    (only,) = direct_arm(Backend("ts", "torchserve"), ["tfs-rest"], ["torchserve-http"]).values()
+    assert (only["weight"], only["wire"]) == (100, {"tfs-rest": "torchserve-http"})
+
+
+def test_metrics_addresses_and_progress_lines() -> None:
+    assert metrics_url("h:1") == "http://h:1/metrics"
+    assert metrics_url("http://h:1/a/b") == "http://h:1/a/b"
+    entry = {"arm": "a", "rps": 10.4, "failures": 2}
+    assert describe({"users": 3, "entries": [entry, {**entry, "arm": "b"}]}) == "3 users  a 10/s b 10/s  4 failed"
+    assert describe({}) == "0 users"
