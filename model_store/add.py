@@ -63,7 +63,7 @@ def add(
     root = root.absolute()
     _check(request, root, torchserve)
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with locked(root, lambda: progress(request.name, "waiting for a build to end", 0.0)):
         work = root / f".building-{request.name}"
         shutil.rmtree(work, ignore_errors=True)
         fresh = Layout(work, request.name)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,15 +53,19 @@ def build(names: Sequence[str] | None, root: Path, handler: Path, progress: Prog
         raise ConfigError(problems)
     root = root.absolute()
     root.mkdir(parents=True, exist_ok=True)
-    with locked(root):
+    with locked(root, lambda: progress(chosen[0], "waiting for another build to end", 0.0)):
         return [_build_one(name, root, handler, progress) for name in chosen]
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """Hold the artefact root for oneself: a second build waits for the first and then finds its work done."""
+def locked(root: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the artefact root for oneself: a second build waits for the first, says so, and then finds its work done."""
     with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

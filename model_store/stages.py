@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 from gateway.errors import ConfigError
 from gateway.protocol import signature_file
@@ -155,5 +156,5 @@ def _run_folder(context: Context) -> None:
     torchserve_folder.write(layout.torchserve, layout.model, context.handler, layout.signature)
 
 
-def _file(module: object) -> Path:
-    return Path(str(getattr(module, "__file__")))  # noqa: B009 (a plain attribute of ModuleType is Optional to mypy)
+def _file(module: ModuleType) -> Path:
+    return Path(str(module.__file__))

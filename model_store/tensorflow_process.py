@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gateway.protocol import signature_file
 from gateway.protocol.signature_file import Signature
-from model_store import arrays, child, zoo
+from model_store import arrays, child, served_signature, zoo
 from model_store.layout import Layout
 
 ROWS_AT_ONCE = 256
@@ -116,8 +116,6 @@ def signature(savedmodel: str, model: str, signature_name: str) -> dict[str, Any
     child.tell("importing TensorFlow", 0.0)
     from google.protobuf import json_format
     from tensorflow.core.protobuf import saved_model_pb2
-
-    from model_store import served_signature
 
     saved = saved_model_pb2.SavedModel()
     try:
