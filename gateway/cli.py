@@ -16,6 +16,13 @@ _COMMANDS = {
     "init": ("gateway.cli_config", "Write a commented abgate.yaml."),
     "check": ("gateway.cli_config", "Validate the configuration; opens no port."),
     "serve": ("gateway.cli_serve", "Run the gateway."),
+    "up": ("gateway.cli_up", "Start the local servers and the gateway; Ctrl-C stops all."),
+    "demo": ("gateway.cli_demo", "Models, servers, gateway, load test, report: all in one."),
+    "models": ("gateway.cli_models", "Build the models twice, prove they are the same, add your own."),
+    "infer": ("gateway.cli_infer", "Send one request; print tensors, arm and timings."),
+    "loadtest": ("gateway.cli_loadtest", "Run a load test against the gateway or one server."),
+    "report": ("gateway.cli_loadtest", "Write the report of a run."),
+    "experiment": ("gateway.cli_experiment", "Show experiments, change weights, kill switch."),
 }
 
 

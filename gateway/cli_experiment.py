@@ -60,7 +60,9 @@ def weights(
 ) -> None:  # fmt: skip
     """Give every arm of MODEL a new weight, e.g. torchserve=90 tfserving=10."""
     gateway = client(path, url, token_file)
-    wanted = {name: number for name, number in map(_weight, weights)}
+    wanted = dict(map(_weight, weights))
+    if len(wanted) != len(weights):
+        raise ConfigError(["every arm is named once"])
     if revision is None:
         revision = gateway.call("GET", "/admin/v1/experiments")["revision"]
     body = {"weights": wanted, "revision": revision, "who": who, "why": why}

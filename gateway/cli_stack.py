@@ -6,14 +6,16 @@ is backends.launch's.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backends.launch import BackendError, GatewayProcess, Supervisor
+from backends.launch import BackendError, Event, GatewayProcess, Supervisor
+from backends.ports import PortInUseError
 from backends.spec import BackendSpec, Batching, ServedModel
 from gateway.config import Config
 from gateway.errors import AbgateError, ConfigError
@@ -142,3 +144,51 @@ def torchserve_for(folder: Path) -> Iterator[str]:
             raise StackError(str(error)) from error
         finally:
             supervisor.stop()
+
+
+@contextmanager
+def running(config: Config, on_event: Callable[[Event], None]) -> Iterator[Supervisor]:
+    """The local servers and the gateway in front, started (not yet ready); all of it has ended when the block has.
+
+    Raises ConfigError for what cannot be started as configured, StackError for a taken port (it names the owner).
+    """
+    supervisor = Supervisor(
+        specs(config), info_file=info_file(config), on_event=on_event, gateway=gateway_process(config)
+    )
+    try:
+        try:
+            supervisor.start()
+        except PortInUseError as error:
+            raise StackError(str(error)) from error
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError([str(error)]) from error
+        yield supervisor
+    except BackendError as error:
+        raise StackError(str(error)) from error
+    finally:
+        with _deaf():
+            supervisor.stop()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP mean what Ctrl-C means: KeyboardInterrupt, so that what was started is ended."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """No signal cuts the stopping short: it is bounded by itself, and cut short it would leave processes behind."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

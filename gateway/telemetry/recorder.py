@@ -23,8 +23,8 @@ from gateway.telemetry.journal import Journal, Row, orphans
 from gateway.telemetry.unit_hash import unit_hash
 
 _UNIT = Record._fields.index("unit_hash")
-_MODEL, _EXPERIMENT, _ASSIGNED, _ASSIGNMENT = map(
-    Record._fields.index, ("model", "experiment", "assigned_arm", "assignment")
+_MODEL, _EXPERIMENT, _ASSIGNED, _SERVED, _ASSIGNMENT = map(
+    Record._fields.index, ("model", "experiment", "assigned_arm", "served_arm", "assignment")
 )
 _CHUNK = 64
 _TICK_S = 0.25
@@ -167,8 +167,9 @@ class Recorder:
         """Count assignments here rather than on the request's way: the row says all of it."""
         counts = self.assignments
         for row in rows:
-            if row[_ASSIGNED]:
-                key = (row[_MODEL], row[_EXPERIMENT], row[_ASSIGNED], row[_ASSIGNMENT])
+            arm = row[_SERVED] or row[_ASSIGNED]  # a forced request counts for the arm it was forced to
+            if arm:
+                key = (row[_MODEL], row[_EXPERIMENT], arm, row[_ASSIGNMENT])
                 counts[key] = counts.get(key, 0) + 1
 
     def _write_singly(self, rows: list[Row]) -> None:

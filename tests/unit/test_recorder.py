@@ -74,7 +74,7 @@ def test_a_flushed_record_is_in_a_segment_as_it_was_put_but_for_its_unit(tmp_pat
     expected[7]["unit_hash"] = ""
     assert rows == expected
     assert recorder.stats()["written"] == 200
-    assert recorder.assignments == {("m", "e", "a", "sticky"): 200}
+    assert recorder.assignments == {("m", "e", "b", "sticky"): 200}
     assert recorder.dropped == 0
     assert list((tmp_path / "journal").iterdir()) == []
     assert b"user-1" not in segments[0].read_bytes()
