@@ -19,6 +19,7 @@ from gateway.reports.records import GatewayRecords
 from gateway.reports.verdict import (
     LATENCY_MARGIN,
     STATES,
+    Check,
     Comparison,
     check_arms,
     check_complete,
@@ -39,57 +40,23 @@ FORMAT = 1
 def build(run: Run) -> Json:
     """The whole report of a run."""
     document = run.document
-    profile = facts.part(document, "profile")
     seconds = run.window.seconds if run.window else None
     rows = rows_of(run.requests) if run.requests is not None and run.requests.n else []
     measured = [measure(arm, seconds) for arm in rows] if seconds else []
     arms = [_arm(run, name, measured[i] if measured else None) for i, name in enumerate(_names(run))]
     served = [arm for arm in rows if arm.n]
     comparisons = [compare(served[0], other) for other in served[1:]]
-    srm = _srm(run)
-    unfinished = _unfinished(run)
-    limited_by = [str(name) for name in facts.part(document, "limits").get("limited_by") or []]
-    records = _records(run.records, document)
-    parity = facts.parity(facts.part(facts.part(document, "model"), "manifest"))
-    line, chosen = performance_line(
-        comparisons,
-        Circumstances(
-            stand_ins=[arm["name"] for arm in arms if arm["stand_in"]],
-            unfinished=unfinished,
-            srm_alarm=bool(srm.get("alarm")),
-            limited_by=limited_by,
-            shared_machine=document.get("kind", "live split") == "live split",
-            arms=len(arms),
-        ),
-    )
-    checks = [
-        *check_run(parity, srm, limited_by, unfinished),
-        *check_complete(records, facts.load_verdict(document)),
-        *(check_arms(rows, measured, profile) if rows else []),
-        *(check_same_answers(comparison) for comparison in comparisons if _judged(measured)),
-    ]
-    code = exit_code(checks, line, chosen)
-    return {
-        "format": FORMAT,
-        "generated": bool(document.get("generated", False)),
-        "summary": {
-            "sentence": headline(seconds, arms, _units(run.requests)),
-            "performance": {"line": line.line, "reason": line.reason, "names_winner": line.names_winner},
-            "exit_code": code,
-            "checks": [check.json() for check in sorted(checks, key=lambda check: STATES.index(check.state))],
-        },
+    limits = facts.part(document, "limits")
+    found: Json = {
         "run": _run(run),
         "arms": arms,
         "unattributed": _unattributed(run.requests),
         "differences": [_difference(comparison) for comparison in comparisons],
-        "srm": srm,
-        "parity": parity,
+        "srm": _srm(run),
+        "parity": facts.parity(facts.part(facts.part(document, "model"), "manifest")),
         "processes": facts.processes(document, run.resources),
-        "limits": {
-            "limited_by": limited_by,
-            **{k: v for k, v in facts.part(document, "limits").items() if k != "limited_by"},
-        },
-        "records": records,
+        "limits": {**limits, "limited_by": [str(name) for name in limits.get("limited_by") or []]},
+        "records": _records(run.records, document),
         "events": facts.events(document, run.window.start_ns if run.window else None),
         "missing": list(run.missing),
         "not_tested": facts.not_tested(document, arms),
@@ -97,6 +64,42 @@ def build(run: Run) -> Json:
             "percentile_curve": {arm.name: curve(arm) for arm in served},
             "over_time": series(served, seconds) if served and seconds else None,
         },
+    }
+    checks = check_arms(rows, measured, facts.part(document, "profile"))
+    if _judged(measured):
+        checks += [check_same_answers(comparison) for comparison in comparisons]
+    return {
+        "format": FORMAT,
+        "generated": bool(document.get("generated", False)),
+        "summary": _summary(run, found, checks, comparisons),
+        **found,
+    }
+
+
+def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Sequence[Comparison]) -> Json:
+    """The sentence, the performance line, the checks (troubles first) and the exit code."""
+    unfinished, limited_by, arms = _unfinished(run), found["limits"]["limited_by"], found["arms"]
+    line, chosen = performance_line(
+        comparisons,
+        Circumstances(
+            stand_ins=[arm["name"] for arm in arms if arm["stand_in"]],
+            unfinished=unfinished,
+            srm_alarm=bool(found["srm"].get("alarm")),
+            limited_by=limited_by,
+            shared_machine=run.document.get("kind", "live split") == "live split",
+            arms=len(arms),
+        ),
+    )
+    checks = [
+        *check_run(found["parity"], found["srm"], limited_by, unfinished),
+        *check_complete(found["records"], facts.load_verdict(run.document)),
+        *of_arms,
+    ]
+    return {
+        "sentence": headline(run.window.seconds if run.window else None, arms, _units(run.requests)),
+        "performance": {"line": line.line, "reason": line.reason, "names_winner": line.names_winner},
+        "exit_code": exit_code(checks, line, chosen),
+        "checks": [check.json() for check in sorted(checks, key=lambda check: STATES.index(check.state))],
     }
 
 

@@ -139,7 +139,7 @@ def _arm(connection: duckdb.DuckDBPyConnection, arm: str) -> ArmRecords:
         return {int(size): float(count) for size, count in rows}
 
     count, bytes_in, bytes_out, told = connection.execute(
-        "SELECT count(*), avg(bytes_in), avg(bytes_out), count(*) FILTER (batch_size > 0) FROM record WHERE arm = ?",
+        "SELECT count(*), avg(bytes_in), avg(bytes_out), count(*) FILTER (WHERE batch_size > 0) FROM record WHERE arm = ?",
         [arm],
     ).fetchall()[0]
     return ArmRecords(

@@ -86,6 +86,8 @@ def phrase(comparison: Comparison) -> str:
 
 def check_arms(arms: Sequence[ArmRows], measured: Sequence[Json], profile: Any) -> list[Check]:
     """Per arm: any requests, errors within the limit, answers right."""
+    if not arms:
+        return [Check("requests", INCONCLUSIVE, "no request of the measurement window is on record")]
     checks = []
     limit, right = facts.error_limit(profile), facts.right_limit(profile)
     for rows, numbers in zip(arms, measured, strict=True):
