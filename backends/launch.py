@@ -92,8 +92,8 @@ class Supervisor:
         Raises PortInUseError, naming every taken port's owner, and what a plan raises, before any process starts.
         """
         check_free(self._addresses())
+        self._commands = {spec.name: self._planner(spec) for spec in self._specs.values()}
         for spec in self._specs.values():
-            self._commands[spec.name] = self._planner(spec)
             self._logs[spec.name] = RotatingLog(Path(spec.log_dir) / f"{spec.name}.log")
             self._units[spec.name] = Unit(
                 spec.name,

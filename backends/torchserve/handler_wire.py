@@ -9,7 +9,6 @@ OIP head as JSON, raw little-endian tensors in the head's order), and a bare JSO
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -40,9 +39,11 @@ NUMPY_TYPES = {
 
 def parse_json(raw: Any) -> Any:
     """Read JSON bytes; NaN, Infinity and -Infinity are legal, as in TensorFlow Serving."""
-    if orjson is not None:
-        with contextlib.suppress(orjson.JSONDecodeError):
+    try:
+        if orjson is not None:
             return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        pass  # it knows no NaN
     try:
         return json.loads(bytes(raw))
     except (ValueError, RecursionError) as fault:
@@ -189,11 +190,16 @@ def read_oip(head: Any, raw: memoryview | None, signature: SimpleNamespace) -> l
         if datatype == "BOOL" and bytes(raw[offset : offset + due]).translate(None, b"\x00\x01"):
             raise ValueError(f"input {name!r}: BOOL has bytes other than 0 and 1")
         # the head's length leaves tensors at odd addresses: torch wants them aligned and writable
-        found[name] = np.require(np.frombuffer(raw[offset : offset + due], dtype).reshape(shape), None, ["A", "W"])
+        found[name] = aligned(np.frombuffer(raw, dtype, math.prod(shape), offset).reshape(shape))
         offset += due
     if raw is not None and offset != len(raw):
         raise ValueError(f"{len(raw) - offset} bytes after the last tensor")
     return [found[name] for name, _, _ in signature.inputs]
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """The array itself when torch can take it as it lies, else a copy."""
+    return array if array.flags.aligned and array.flags.writeable else array.copy()
 
 
 def oip_data(data: Any, name: str, datatype: str, shape: list[int]) -> np.ndarray:
