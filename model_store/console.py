@@ -68,9 +68,9 @@ def show_builds(results: Sequence[BuildResult], console: Console) -> None:
 
 def show_parity(results: Sequence[ParityResult], console: Console) -> None:
     """The table of artefacts beside their reference, then each failure and warning in full, then where the proof lies."""
-    table = Table(
-        "model", "artefact", "inputs", "max |difference|", "same argmax", "accuracy", "verdict", "export path"
-    )
+    table = Table()
+    for head in ("model", "artefact", "inputs", "max diff", "argmax", "accuracy", "verdict"):
+        table.add_column(head, no_wrap=True, justify="left" if head in ("model", "artefact", "verdict") else "right")
     for result in results:
         for item in result.artifacts:
             distances = [d.max_abs_diff for d in item.differences if d.max_abs_diff is not None]
@@ -83,7 +83,6 @@ def show_parity(results: Sequence[ParityResult], console: Console) -> None:
                 f"{min(agreements):.2%}" if agreements else "n/a",
                 f"{item.accuracy:.2%}" if item.accuracy is not None else "n/a",
                 "[green]equal[/]" if item.ok else "[red]NOT equal[/]",
-                escape(item.artifact.export_path),
             )
     console.print(table)
     for result in results:
@@ -91,8 +90,7 @@ def show_parity(results: Sequence[ParityResult], console: Console) -> None:
             console.print(f"[red]failed[/] {escape(failure)}", highlight=False, soft_wrap=True)
         for warning in result.warnings:
             console.print(f"[yellow]note[/] {escape(warning)}", highlight=False, soft_wrap=True)
-        console.print(
-            f"{escape(result.model)}: reference: {escape(result.reference)}; proof: {escape(str(result.manifest))}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        lines = [f"{item.artifact.name}: {item.artifact.export_path}" for item in result.artifacts]
+        lines += [f"compared with: {result.reference}", f"proof: {result.manifest}"]
+        for line in lines:
+            console.print(f"{escape(result.model)}: {escape(line)}", highlight=False, soft_wrap=True)
