@@ -8,6 +8,7 @@ uvicorn keeps TLS, signals, the connection list and the graceful stop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import httptools
@@ -17,7 +18,7 @@ from gateway.dataplane import DataPlane
 from gateway.servers.http_answer import error_body, head
 from gateway.servers.http_cycle import InferenceCycle
 from gateway.servers.http_front import Frontend
-from gateway.servers.http_limits import HttpSettings, declared_length, host_problem
+from gateway.servers.http_limits import HttpSettings, host_problem
 from gateway.servers.http_target import Target
 
 __all__ = ["HttpSettings", "InferenceProtocol", "make_protocol_class"]
@@ -31,18 +32,43 @@ def make_protocol_class(plane: DataPlane, settings: HttpSettings) -> type[Infere
     return type("BoundInferenceProtocol", (InferenceProtocol,), {"frontend": Frontend(plane, settings)})
 
 
+def _collector(fields: list[tuple[bytes, bytes]]) -> Callable[[bytes, bytes], None]:
+    """A parser's on_header: keeps names in lower case."""
+    append = fields.append
+
+    def on_header(name: bytes, value: bytes) -> None:
+        append((name.lower(), value))
+
+    return on_header
+
+
+def _too_long(length: int, limit: int) -> str:
+    return f"a body of {length} bytes is over the limit of {limit} bytes"
+
+
 class InferenceProtocol(HttpToolsProtocol):
     """One client connection."""
 
     frontend: ClassVar[Frontend]
 
+    on_message_begin = None  # type: ignore[assignment]  # uvicorn's makes a scope; here only for what uvicorn serves
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Parser callbacks that only collect are methods of plain lists: no call into Python for them.
+        self._urls: list[bytes] = []
+        self._parts: list[bytes] = []
+        self.on_url = self._urls.append  # type: ignore[method-assign, assignment]
+        self.on_body = self._parts.append  # type: ignore[method-assign, assignment]
+        self._fields: list[tuple[bytes, bytes]] = []
+        self.on_header = _collector(self._fields)  # type: ignore[method-assign, assignment]
         super().__init__(*args, **kwargs)
+        self.ws_protocol_class = None
         self.current: InferenceCycle | None = None  # the inference request whose turn it is
-        self.partial = False  # a message has begun and not ended
-        self.in_head = False
+        self.in_head = True
+        self.completed = False  # a message ended in this feed
+        self.progress = False  # a head ended in this feed
         self.feed_size = 0
-        self.idle_bytes = 0  # bytes since the last progress (a head's end, a piece of body); -1: progress in this feed
+        self.idle_bytes = 0  # bytes since the last progress (a head's end, a piece of body)
         self.partial_since = 0.0
         self.idle_since = 0.0
         self.stalled_since = 0.0
@@ -50,7 +76,6 @@ class InferenceProtocol(HttpToolsProtocol):
         self.ended = False  # the last answer is written
         self.held = False  # the next request in line waits for the client to read
         self.pumping = False
-        self.ws_protocol_class = None
 
     # The event loop's side
 
@@ -76,6 +101,7 @@ class InferenceProtocol(HttpToolsProtocol):
             return
         self.idle_since = 0.0
         self.feed_size = len(data)
+        self.completed = self.progress = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -84,10 +110,8 @@ class InferenceProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._bad_request()
             return
-        if self.partial:
+        if not self.completed:
             self._partial(len(data))
-        elif self.partial_since:
-            self.partial_since = 0.0
 
     def pause_writing(self) -> None:
         """The client does not read: no further answer is begun."""
@@ -104,65 +128,81 @@ class InferenceProtocol(HttpToolsProtocol):
 
     # The parser's side
 
-    def on_message_begin(self) -> None:
-        """A new request; uvicorn's scope is made only for what uvicorn serves."""
-        self.url = b""
-        self.headers = []
-        self.partial = True
-        self.partial_since = 0.0
-        self.in_head = True
-        self.idle_bytes = -1
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, its name in lower case."""
-        self.headers.append((name.lower(), value))
-
     def on_headers_complete(self) -> None:
         """Choose the way: inference, refusal, or uvicorn."""
         self.in_head = False
-        self.idle_bytes = -1
-        fields = self.headers
+        self.progress = True
+        fields, urls, parser, frontend = self._fields, self._urls, self.parser, self.frontend
         headers = dict(fields)
-        settings = self.frontend.settings
-        version = self.parser.get_http_version()
-        target = self.frontend.target(self.url)
-        problem = host_problem(fields, version) if len(headers) != len(fields) or b"host" not in headers else ""
-        split = self.partial_since != 0.0  # a head that came in one small piece is no big head
-        too_big = (split or self.feed_size > settings.header_limit) and self._head_size() > settings.header_limit
-        length = declared_length(headers) if b"content-length" in headers else 0
-        too_long = length > settings.body_limit
-        if target is None and not (problem or too_big or too_long or self.ended or self.transport.is_closing()):
-            self._to_uvicorn(headers)
+        url = urls[0] if len(urls) == 1 else b"".join(urls)
+        target = frontend.target(url)
+        if (
+            len(headers) != len(fields)
+            or b"host" not in headers
+            or self.feed_size > frontend.settings.header_limit
+            or self.partial_since
+            or b"connection" in headers
+            or b"expect" in headers
+            or self.ended
+            or target is None
+        ):
+            self._special(url, headers, target)
             return
-        keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        cycle = InferenceCycle(self, target or _NOWHERE, self.parser.get_method(), headers, keep_alive)
-        if problem:
-            cycle.refuse_early(400, "invalid_argument", problem)
-        elif too_big:
-            cycle.refuse_early(431, "too_large", f"more than {settings.header_limit} bytes of headers")
-        elif too_long:
-            cycle.refuse_early(413, "too_large", f"a body of {length} bytes; the limit is {settings.body_limit} bytes")
-        self._take(cycle)
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body of the latest request."""
-        self.idle_bytes = -1
-        cycle: Any = self.cycle
-        if type(cycle) is InferenceCycle:
-            cycle.receive(body)
-        elif len(cycle.body) + len(body) > self.frontend.settings.body_limit:
-            self._cut("the body is over the limit")
+        urls.clear()
+        fields.clear()
+        cycle = InferenceCycle(self, target, parser.get_method(), headers, parser.should_keep_alive())
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > frontend.settings.body_limit:
+            cycle.refuse_early(413, "too_large", _too_long(int(length), frontend.settings.body_limit))
+        earlier: Any = self.cycle
+        if earlier is None or earlier.response_complete:
+            self.cycle = cycle  # type: ignore[assignment]
+            self.current = cycle
+            cycle.active = True
+            if cycle.refusal is not None:
+                cycle.activate()
         else:
-            super().on_body(body)
+            self._queue(cycle)
 
     def on_message_complete(self) -> None:
         """The latest request is complete."""
-        self.partial = False
+        self.completed = True
+        self.in_head = True
+        self.partial_since = 0.0
+        parts = self._parts
         cycle: Any = self.cycle
         if type(cycle) is InferenceCycle:
-            cycle.received()
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if self._fields:
+                self._fields.clear()  # trailers say nothing here
+            cycle.received(body)
         else:
+            self._hand_body()
             super().on_message_complete()
+
+    def _special(self, url: bytes, headers: dict[bytes, bytes], target: Target | None) -> None:
+        """A head that needs a closer look: is it legal, within the limits, uvicorn's?"""
+        limits = self.frontend.settings
+        fields = self._fields
+        version = self.parser.get_http_version()
+        length = int(headers.get(b"content-length", b"0"))
+        keep_alive = version == "1.1" and self.parser.should_keep_alive()
+        cycle = InferenceCycle(self, target or _NOWHERE, self.parser.get_method(), headers, keep_alive)
+        size = len(url) + sum(len(name) + len(value) + 4 for name, value in fields)
+        problem = host_problem(fields, version)
+        if problem:
+            cycle.refuse_early(400, "invalid_argument", problem)
+        elif size > limits.header_limit:
+            cycle.refuse_early(431, "too_large", f"more than {limits.header_limit} bytes of headers")
+        elif length > limits.body_limit:
+            cycle.refuse_early(413, "too_large", _too_long(length, limits.body_limit))
+        elif target is None and not self.ended:
+            self._to_uvicorn(url, headers)
+            return
+        self._urls.clear()
+        fields.clear()
+        self._queue(cycle)
 
     # Turns
 
@@ -173,9 +213,9 @@ class InferenceProtocol(HttpToolsProtocol):
         if self.ended or self.transport.is_closing():
             return
         if not self.pipeline:
-            self.flow.resume_reading()
-            if not self.partial:
-                self.idle_since = self.loop.time()
+            if self.flow.read_paused:
+                self.flow.resume_reading()
+            self.idle_since = self.loop.time()
         elif not self.pumping:
             self._pump()
 
@@ -211,10 +251,11 @@ class InferenceProtocol(HttpToolsProtocol):
         elif self.partial_since and now - self.partial_since > limit and not self._busy():
             self._error(408, f"the request did not arrive within {limit:g} s")
 
-    def _take(self, cycle: InferenceCycle) -> None:
+    def _queue(self, cycle: InferenceCycle) -> None:
+        """The request's turn comes when every earlier one has its answer: perhaps now."""
         earlier: Any = self.cycle
         self.cycle = cycle  # type: ignore[assignment]
-        if self.ended or self.transport.is_closing():
+        if self.ended:
             cycle.response_complete = True  # nobody would get the answer
         elif earlier is None or earlier.response_complete:
             self.current = cycle
@@ -223,13 +264,28 @@ class InferenceProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
 
-    def _to_uvicorn(self, headers: dict[bytes, bytes]) -> None:
-        url, fields = self.url, self.headers
+    def _to_uvicorn(self, url: bytes, headers: dict[bytes, bytes]) -> None:
         super().on_message_begin()
         self.url = url
-        self.headers.extend(fields)
+        self.headers.extend(self._fields)
+        self._urls.clear()
+        self._fields.clear()
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
+
+    def _hand_body(self) -> None:
+        """Give what has come of a body to its request."""
+        parts = self._parts
+        cycle: Any = self.cycle
+        limit = self.frontend.settings.body_limit
+        if type(cycle) is InferenceCycle:
+            cycle.receive(parts)
+        elif len(cycle.body) + sum(map(len, parts)) > limit:
+            self._cut(413, f"the body is over the limit of {limit} bytes")
+        else:
+            for part in parts:
+                super().on_body(part)
+        parts.clear()
 
     def _pump(self) -> None:
         """Start waiting requests in order, until one needs time; a loop, as refusals are answered at once."""
@@ -259,14 +315,14 @@ class InferenceProtocol(HttpToolsProtocol):
 
     # Refusals
 
-    def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
     def _partial(self, size: int) -> None:
-        """The bytes did not complete a message: limit what neither ends a head nor brings body, and how long that lasts."""
-        if self.idle_bytes < 0:
-            self.idle_bytes = 0
+        """The bytes completed no message: limit what neither ends a head nor brings body, and how long that lasts."""
+        progress = self.progress or bool(self._parts)
+        if self._parts:
+            self._hand_body()
+        if progress or not self.partial_since:
             self.partial_since = self.loop.time()
+            self.idle_bytes = 0 if progress else size
             return
         self.idle_bytes += size
         if self.idle_bytes > self.frontend.settings.header_limit:
@@ -285,22 +341,21 @@ class InferenceProtocol(HttpToolsProtocol):
             cycle.refuse_early(status, "too_large" if status == 431 else "invalid_argument", message)
             self.discarding = True
         elif cycle.more_body:
-            self._cut(message)
+            self._cut(status, message)
         else:
             cycle.keep_alive = False
             self.discarding = True
 
-    def _cut(self, message: str) -> None:
+    def _cut(self, status: int, message: str) -> None:
         """End a request that uvicorn serves; an answer that has begun stays half."""
         cycle: Any = self.cycle
         if not cycle.response_started:
-            self.write_answer(413, error_body(message), False)
+            self.write_answer(status, error_body(message), False)
             cycle.disconnected = True
         self.end(linger=True)
 
     def _no_upgrade(self) -> None:
         """No protocol is upgraded to: the request that asked is answered over HTTP/1.1, then the connection ends."""
-        self.partial = False
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False

@@ -17,7 +17,7 @@ from gateway.dataplane import Arm, Call
 from gateway.errors import ErrorKind, RequestError
 from gateway.protocol.status import http_status
 from gateway.protocol.tensors import UNTOLD, BatchInfo
-from gateway.servers.http_answer import arm_refusal, error_body, head
+from gateway.servers.http_answer import STATUS_LINES, arm_refusal, error_body
 from gateway.servers.http_limits import gunzip, timeout_of
 from gateway.servers.http_target import Target
 from gateway.servers.models import describe
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from gateway.servers.http_front import Frontend, RouteView
 
 _EXACT_TIMEOUT_S = 2.0
-_JSON = b"content-type: application/json\r\n"
+_JSON = b"application/json"
+_COPY_LIMIT = 64 * 1024  # a smaller body is copied behind its head: one system call
+_HEAD = (
+    b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b"
+    b"server-timing: gateway;dur=%.3f, codec;dur=%.3f, upstream;dur=%.3f\r\n%b\r\n"
+)
 _ID_LENGTH = 128
 
 
@@ -43,29 +48,23 @@ class _NoEvent:
 class InferenceCycle:
     """One request; `active` once every earlier request of its connection has been answered."""
 
-    __slots__ = (
-        "active",
-        "arm",
-        "call",
-        "connection",
-        "deadline_ns",
-        "disconnected",
-        "frontend",
-        "headers",
-        "keep_alive",
-        "method",
-        "more_body",
-        "parts",
-        "protocol",
-        "refusal",
-        "response_complete",
-        "size",
-        "target",
-        "timeout_s",
-        "timer",
-        "view",
-    )
     message_event = _NoEvent()
+    active = False
+    more_body = True
+    response_complete = False
+    disconnected = False
+    parts: list[bytes]  # of a body that came in several feeds
+    parts = []  # noqa: RUF012  the class's stays empty: `receive` gives an instance its own
+    size = 0
+    body = b""
+    refusal: tuple[int, ErrorKind, str] | None = None
+    call: Call | None = None
+    arm: Arm | None = None
+    view: RouteView | None = None
+    connection: Any = None
+    timer: Any = None
+    deadline_ns = 0
+    timeout_s = 0.0
 
     def __init__(
         self,
@@ -81,39 +80,34 @@ class InferenceCycle:
         self.method = method
         self.headers = headers
         self.keep_alive = keep_alive
-        self.active = False
-        self.more_body = True
-        self.response_complete = False
-        self.disconnected = False
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.refusal: tuple[int, ErrorKind, str] | None = None
-        self.call: Call | None = None
-        self.arm: Arm | None = None
-        self.view: RouteView | None = None
-        self.connection: Any = None
-        self.timer: Any = None
-        self.deadline_ns = 0
-        self.timeout_s = 0.0
 
     # Receiving
 
-    def receive(self, chunk: bytes) -> None:
-        """A part of the body."""
+    def receive(self, parts: list[bytes]) -> None:
+        """Some of the body; more comes."""
         if self.response_complete or self.refusal is not None:
             return
-        self.size += len(chunk)
-        if self.size > self.frontend.settings.body_limit:
-            self.refuse_early(
-                413, "too_large", f"the body is over the limit of {self.frontend.settings.body_limit} bytes"
-            )
-            return
-        self.parts.append(chunk)
+        self.size += sum(map(len, parts))
+        limit = self.frontend.settings.body_limit
+        if self.size > limit:
+            self.refuse_early(413, "too_large", f"the body is over the limit of {limit} bytes")
+        else:
+            self.parts = [*self.parts, *parts]
 
-    def received(self) -> None:
-        """The body is complete."""
+    def received(self, body: bytes) -> None:
+        """The body is complete; body is what `receive` has not been given."""
+        if self.response_complete:
+            return
+        if self.parts:
+            body = b"".join([*self.parts, body])
+            self.parts = []
+        self.size = len(body)
+        if self.refusal is None and self.size > self.frontend.settings.body_limit:
+            limit = self.frontend.settings.body_limit
+            self.refuse_early(413, "too_large", f"the body is over the limit of {limit} bytes")
         self.more_body = False
-        if self.active and not self.response_complete:
+        self.body = body
+        if self.active and self.refusal is None:
             self._run()
 
     def activate(self) -> None:
@@ -129,7 +123,7 @@ class InferenceCycle:
     def refuse_early(self, status: int, kind: ErrorKind, message: str) -> None:
         """Refuse before the whole body is here: answered in turn, then the connection closes."""
         self.refusal = (status, kind, message)
-        self.parts.clear()
+        self.parts = []
         self.keep_alive = False
         if self.active:
             self._refuse(status, kind, message)
@@ -137,37 +131,35 @@ class InferenceCycle:
     # The way
 
     def _run(self) -> None:
-        frontend = self.frontend
-        headers = self.headers
-        plane = frontend.plane
-        target = self.target
+        frontend, headers, target = self.frontend, self.headers, self.target
         if self.method != b"POST" or target.verb != "predict":
             self._describe()
             return
-        call = self.call = plane.begin("tfs-rest", _request_id(headers), self.size, monotonic_ns())
+        plane = frontend.plane
+        request_id = _request_id(headers[b"x-request-id"]) if b"x-request-id" in headers else ""
+        call = self.call = plane.begin("tfs-rest", request_id, self.size, monotonic_ns())
         try:
             if target.problem:
                 raise RequestError("invalid_argument", target.problem)
-            view = self.view = frontend.view(target.model)
-            unit = headers.get(view.unit_key) if view is not None and view.unit_key else None
-            forced = headers.get(b"x-abgate-arm")
-            plane.assign(
-                call,
-                target.model,
-                unit.decode("utf-8", "surrogateescape") if unit else "",
-                forced.decode("latin-1") if forced else "",
-                b"x-abgate-block" in headers,
-            )
+            view = frontend.view(target.model)
+            unit = forced = ""
+            if view is not None:
+                self.view = view
+                if view.unit_key in headers:
+                    unit = headers[view.unit_key].decode("utf-8", "surrogateescape")
+            if b"x-abgate-arm" in headers:
+                forced = headers[b"x-abgate-arm"].decode("latin-1")
+            plane.assign(call, target.model, unit, forced, b"x-abgate-block" in headers)
             plane.version(call, target.version, target.label)
-            self.timeout_s = timeout_of(headers, frontend.settings.timeout_s)
-            parts = self.parts
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            self.timeout_s = frontend.settings.timeout_s
+            if b"x-request-timeout" in headers:
+                self.timeout_s = timeout_of(headers, self.timeout_s)
             assert view is not None
-            if b"content-encoding" in headers or len(body) > frontend.settings.offload_bytes:
-                self._judge_apart(view, body)
+            if b"content-encoding" in headers or self.size > frontend.settings.offload_bytes:
+                self._judge_apart(view, self.body)
                 return
-            call.rows = view.check(body)
-            self._forward(view, body)
+            call.rows = view.check(self.body)
+            self._forward(call, self.body)
         except RequestError as error:
             self._raised(error)
 
@@ -194,7 +186,7 @@ class InferenceCycle:
             if isinstance(result, Exception):
                 raise result
             body, self.call.rows = result
-            self._forward(self.view, body)
+            self._forward(self.call, body)
         except RequestError as error:
             self._raised(error)
         except Exception:
@@ -216,31 +208,29 @@ class InferenceCycle:
             status, document = http_status(error.kind), error_body(error.message)
         self._plain(status, document)
 
-    def _forward(self, view: RouteView, body: bytes) -> None:
+    def _forward(self, call: Call, body: bytes) -> None:
         frontend = self.frontend
-        call = self.call
-        assert call is not None
         arm = self.arm = frontend.plane.admit(call)
-        http = arm.http
-        torchserve = arm.kind == "torchserve"
-        call.protocol_out = "torchserve-http" if torchserve else "tfs-rest"
-        now = call.sent_ns = monotonic_ns()
-        extra = frontend.forwarded(self.headers) if frontend.forward_keys else b""
-        if torchserve and arm.format != "tfs-json":
-            extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
-        data = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n%b" % (
-            http.head(call.version, arm.format),
+        extra = frontend.forwarded(self.headers)
+        if arm.kind == "torchserve":
+            call.protocol_out = "torchserve-http"
+            if arm.format != "tfs-json":
+                extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
+        else:
+            call.protocol_out = "tfs-rest"
+        head = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n" % (
+            arm.http.head(call.version, arm.format),
             call.request_id.encode("latin-1"),
             extra,
             len(body),
-            body,
         )
-        self.parts = []
+        self.body = b""
         self.deadline_ns = call.start_ns + int(self.timeout_s * 1e9)
         frontend.live[self] = None
+        now = call.sent_ns = monotonic_ns()
         if self.timeout_s < _EXACT_TIMEOUT_S:
             self.timer = self.protocol.loop.call_later((self.deadline_ns - now) / 1e9, self.expire)
-        http.send(data, self, now)
+        arm.http.send(head, body, self, now)
 
     # Outcomes: exactly one of answered and failed, from the arm
 
@@ -254,14 +244,13 @@ class InferenceCycle:
             return
         call.received_ns = now_ns
         call.upstream_ns = now_ns - call.sent_ns
-        batch = _batch(headers) if b"x-abgate-batch-size" in headers else UNTOLD
+        batch = UNTOLD if arm.kind != "torchserve" else _batch(headers)
         if status == 200 and body:
-            kind = headers.get(b"content-type", b"application/json")
-            encoding = headers.get(b"content-encoding")
-            lines = b"content-type: %b\r\n" % kind
+            kind = headers.get(b"Content-Type") or headers.get(b"content-type") or b"application/json"
+            encoding = headers.get(b"Content-Encoding") or headers.get(b"content-encoding")
             if encoding is not None:
-                lines += b"content-encoding: %b\r\n" % encoding
-            self._answer(200, "", lines, body, batch)
+                kind += b"\r\ncontent-encoding: " + encoding
+            self._answer(200, "", kind, body, batch)
         else:
             refusal = arm_refusal(arm.name, arm.kind, status, body)
             self._answer(refusal.status, refusal.kind, _JSON, refusal.body, batch)
@@ -300,6 +289,7 @@ class InferenceCycle:
         self.response_complete = True
         self.disconnected = True
         self.parts = []
+        self.body = b""
         if self.call is None:
             return
         if self.arm is not None and self in self.frontend.live:
@@ -325,10 +315,8 @@ class InferenceCycle:
 
     def _raised(self, error: RequestError) -> None:
         if error.kind == "not_found" and self.view is None and self.size <= self.frontend.settings.offload_bytes:
-            problem = self.frontend.json_problem(
-                b"".join(self.parts)
-            )  # TF Serving reads the body before it looks for the model
-            error = problem or error
+            # TF Serving reads the body before it looks for the model
+            error = self.frontend.json_problem(self.body) or error
         self._refuse(http_status(error.kind), error.kind, error.message, error.retry_after)
 
     def _refuse(self, status: int, kind: ErrorKind, message: str, retry_after: float | None = None) -> None:
@@ -336,9 +324,9 @@ class InferenceCycle:
             self._plain(status, error_body(message))
             return
         if self.call is None:  # refused before its body was complete
-            self.call = self.frontend.plane.begin("tfs-rest", _request_id(self.headers), self.size, monotonic_ns())
+            self.call = self.frontend.plane.begin("tfs-rest", "", self.size, monotonic_ns())
             self.call.model = self.target.model
-        lines = _JSON if retry_after is None else b"%bretry-after: %d\r\n" % (_JSON, max(1, round(retry_after)))
+        lines = _JSON if retry_after is None else b"%b\r\nretry-after: %d" % (_JSON, max(1, round(retry_after)))
         self._answer(status, kind, lines, error_body(message), UNTOLD)
 
     def _plain(self, status: int, document: bytes) -> None:
@@ -350,35 +338,40 @@ class InferenceCycle:
             protocol.end(linger=self.more_body)
         protocol.on_response_complete()
 
-    def _answer(self, status: int, kind: str, lines: bytes, body: bytes, batch: BatchInfo) -> None:
-        call, frontend, protocol = self.call, self.frontend, self.protocol
+    def _answer(self, status: int, error_kind: str, kind: bytes, body: bytes, batch: BatchInfo) -> None:
+        """Write the answer and end the call. kind: the Content-Type, further header lines after it where there are any."""
+        call, frontend, protocol, view = self.call, self.frontend, self.protocol, self.view
         assert call is not None
         keep_alive = self.keep_alive
-        total = monotonic_ns() - call.start_ns
-        ours = b"%b%bx-request-id: %b\r\nserver-timing: gateway;dur=%.3f, codec;dur=%.3f, upstream;dur=%.3f\r\n" % (
-            lines,
-            self.view.labels(call) if self.view is not None else b"",
+        codec_ns, upstream_ns = call.codec_ns, call.upstream_ns
+        head = _HEAD % (
+            STATUS_LINES[status],
+            frontend.date(protocol.server_state.default_headers),
+            kind,
+            len(body),
             call.request_id.encode("latin-1"),
-            (total - call.upstream_ns - call.codec_ns) / 1e6,
-            call.codec_ns / 1e6,
-            call.upstream_ns / 1e6,
+            view.labels(call) if view is not None else b"",
+            (monotonic_ns() - call.start_ns - upstream_ns - codec_ns) / 1e6,
+            codec_ns / 1e6,
+            upstream_ns / 1e6,
+            b"" if keep_alive else b"connection: close\r\n",
         )
         self.response_complete = True
-        date = frontend.date(protocol.server_state.default_headers)
-        protocol.transport.write(head(status, date, ours, len(body), keep_alive) + body)
-        frontend.plane.finish(call, status, kind, len(body), batch)
+        self.body = b""
+        if len(body) < _COPY_LIMIT:
+            protocol.transport.write(head + body)
+        else:
+            protocol.transport.writelines((head, body))
+        frontend.plane.finish(call, status, error_kind, len(body), batch)
         if not keep_alive:
             protocol.end(linger=self.more_body)
         protocol.on_response_complete()
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def _request_id(value: bytes) -> str:
     """The client's x-request-id where it can stand in a header and a record as it is, else ""."""
-    value = headers.get(b"x-request-id")
-    if value is None or len(value) > _ID_LENGTH or not value.isascii():
-        return ""
-    text = value.decode("ascii")
-    return text if text.isprintable() else ""
+    text = value.decode("latin-1")
+    return text if len(text) <= _ID_LENGTH and text.isascii() and text.isprintable() else ""
 
 
 def _batch(headers: dict[bytes, bytes]) -> BatchInfo:

@@ -72,21 +72,21 @@ class Frontend:
         self.clock = SlowClock(self._sweep)
         self.live = self.clock.live
         self.connections: set[InferenceProtocol] = set()
-        self._targets: dict[bytes, Target] = {}
+        self._targets: dict[bytes, Target | None] = {}
         self._views: dict[str, RouteView] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._date: tuple[object, bytes] = (None, b"")
 
     def target(self, url: bytes) -> Target | None:
         """The parsed target of a URL, None for what is not under /v1/."""
-        known = self._targets.get(url)
-        if known is None:
-            known = parse_target(url)
-            if known is not None and len(url) <= _URL_KEPT:
-                if len(self._targets) >= _TARGETS_KEPT:
-                    self._targets.clear()
-                self._targets[url] = known
-        return known
+        if url in self._targets:
+            return self._targets[url]
+        target = parse_target(url)
+        if len(url) <= _URL_KEPT:
+            if len(self._targets) >= _TARGETS_KEPT:
+                self._targets.clear()
+            self._targets[url] = target
+        return target
 
     def view(self, model: str) -> RouteView | None:
         """What was prepared for the model's route; None for an unknown model."""
@@ -100,8 +100,9 @@ class Frontend:
 
     def forwarded(self, headers: dict[bytes, bytes]) -> bytes:
         """The lines of the client's headers that go on to the arm."""
-        found = self.forward_keys & headers.keys()
-        return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in sorted(found)]) if found else b""
+        if self.forward_keys.isdisjoint(headers):
+            return b""
+        return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in self.forward_keys if name in headers])
 
     def date(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
         """uvicorn's default header lines, as bytes; uvicorn makes a new list once a second."""

@@ -56,17 +56,9 @@ def host_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> str:
     return ""
 
 
-def declared_length(headers: Mapping[bytes, bytes]) -> int:
-    """Content-Length, -1 without one (the parser has refused what is no number or is there twice)."""
-    value = headers.get(b"content-length")
-    return int(value) if value is not None and value.isdigit() else -1
-
-
 def timeout_of(headers: Mapping[bytes, bytes], configured_s: float) -> float:
     """Seconds an arm may take: the smaller of x-request-timeout and the configured time. Raises RequestError."""
-    value = headers.get(b"x-request-timeout")
-    if value is None:
-        return configured_s
+    value = headers[b"x-request-timeout"]
     try:
         asked = float(value)
     except ValueError:

@@ -17,11 +17,17 @@ from gateway.upstream.pool import Pool, Receiver
 
 _HEAD_LIMIT = 64 * 1024
 _HEADS_KEPT = 64
+_COPY_LIMIT = 64 * 1024  # a smaller body is copied behind its head: one system call
 REPLY_LIMIT = 256 * 1024 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """One connection: idle, or with exactly one request under way. Bytes nobody asked for end it."""
+    """One connection: idle, or with exactly one request under way. Bytes nobody asked for end it.
+
+    The parser's callbacks are methods of plain lists and dicts where they only collect, so that an answer costs two calls
+    into Python. A sent request leaves one ticket and every answer takes one: a second answer finds none, which the parser
+    reports as an error.
+    """
 
     def __init__(self, pool: Pool, reply_limit: int, drop_errors: bool) -> None:
         self.rested_ns = 0
@@ -30,27 +36,32 @@ class Connection(asyncio.Protocol):
         self._drop_errors = drop_errors
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._poll: select.poll | None = None
-        self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
-        self._reset()
-
-    def _reset(self) -> None:
-        self._headers: dict[bytes, bytes] = {}
-        self._body: bytes | list[bytes] = b""
-        self._size = 0
-        self._head_size = 0
-        self._status = 0
-        self._complete = False
+        self._status = 0  # of the complete answer
         self._keep = False
-        self._surplus = False
+        self._received = 0
+        self._tickets: list[None] = []
+        self._in_head: list[None] = []
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self.on_message_begin = self._tickets.pop
+        self.on_header = self._headers.__setitem__
+        self.on_headers_complete = self._in_head.clear
+        self.on_body = self._chunks.append
+        self._parser = httptools.HttpResponseParser(self)
 
     # What the pool asks for
 
-    def send(self, data: bytes, receiver: Receiver) -> None:
-        """Write a request, head and body in one piece."""
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+        """Write a request, in one piece unless it is big."""
         self._receiver = receiver
         receiver.connection = self
-        self._transport.write(data)
+        self._tickets.append(None)
+        self._in_head.append(None)
+        if len(body) < _COPY_LIMIT:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     def alive(self) -> bool:
         """Does the kernel know of nothing to read, neither bytes nor the end, on this idle connection?"""
@@ -77,111 +88,82 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a complete answer goes to the receiver once the parser has let go."""
-        if self._receiver is None:
-            self._transport.abort()
-            return
+        surplus = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            if not self._complete:
+            if self._status == 0 or self._receiver is None:
                 self._fail(f"an answer that is no HTTP/1.1: {error}")
                 return
-            self._surplus = True
-        if self._size > self._limit:
-            self._fail(f"an answer of more than {self._limit} bytes")
-        elif self._complete:
-            self._finish()
-        elif self._status == 0:
-            self._head_size += len(data)
-            if self._head_size > _HEAD_LIMIT:
-                self._fail(f"an answer with more than {_HEAD_LIMIT} bytes of headers")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Leave the pool; a request under way ends as upstream_reset, unless its answer was to last until the close."""
-        self._poll = None
-        receiver = self._receiver
-        if receiver is not None and not error and self._until_close():
-            self._keep = False
-            self._receiver = None
-            self._pool.lost(self)
-            receiver.answered(self._status, self._headers, self._whole(), monotonic_ns())
+            surplus = True
+        status, receiver = self._status, self._receiver
+        if status == 0 or receiver is None:
+            self._incomplete(len(data))
             return
-        self._receiver = None
-        self._pool.lost(self)
-        if receiver is not None:
-            half = "after half an answer" if self._status else "before an answer"
-            reason = f": {error}" if error else ""
-            receiver.failed("upstream_reset", f"{self._pool.address} ended the connection {half}{reason}")
-
-    # What the parser calls
-
-    def on_message_begin(self) -> None:
-        """A second answer to one request is for nobody."""
-        if self._complete:
-            self._surplus = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; names in lower case."""
-        if not self._complete:
-            self._headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        """Take the status."""
-        if not self._complete:
-            self._status = self._parser.get_status_code()
-
-    def on_body(self, chunk: bytes) -> None:
-        """Keep a part of the body; one part is the usual case."""
-        if self._complete:
-            return
-        self._size += len(chunk)
-        if not self._body:
-            self._body = chunk
-        elif self._size <= self._limit:
-            if type(self._body) is bytes:
-                self._body = [self._body]
-            self._body.append(chunk)  # type: ignore[union-attr]
-
-    def on_message_complete(self) -> None:
-        """An interim answer (1xx) is forgotten; the final one is kept for `data_received`."""
-        if self._complete:
-            return
-        if 100 <= self._status < 200 and self._status != 101:
-            self._headers = {}
-            self._status = 0
-            return
-        self._keep = self._parser.should_keep_alive()
-        self._complete = True
-
-    # Ends
-
-    def _whole(self) -> bytes:
-        return self._body if type(self._body) is bytes else b"".join(self._body)  # type: ignore[arg-type]
-
-    def _until_close(self) -> bool:
-        """Has a whole head come that gives the body no length, so that the close is its end (RFC 9112, 6.3)?"""
-        return self._status >= 200 and not {b"content-length", b"transfer-encoding"} & self._headers.keys()
-
-    def _finish(self) -> None:
-        receiver = self._receiver
-        assert receiver is not None
         now = monotonic_ns()
-        status, headers, body = self._status, self._headers, self._whole()
-        keep = self._keep and not self._surplus and not (self._drop_errors and status >= 400)
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        headers = self._headers.copy()
+        chunks.clear()
+        self._headers.clear()
+        self._status = self._received = 0
         self._receiver = None
-        self._reset()
-        if keep:
+        if self._keep and not surplus and (status < 400 or not self._drop_errors):
             self._pool.ready(self, now)
         else:
             self._transport.abort()
         receiver.answered(status, headers, body, now)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """Leave the pool; a request under way ends as upstream_reset, unless its answer was to last until the close."""
+        self._poll = None
+        receiver, self._receiver = self._receiver, None
+        self._pool.lost(self)
+        if receiver is None:
+            return
+        begun = not self._in_head
+        if begun and not error and not {b"content-length", b"transfer-encoding"} & lower(self._headers).keys():
+            # no length in the head: the close is the end of the body (RFC 9112, 6.3)
+            receiver.answered(
+                self._parser.get_status_code(), self._headers.copy(), b"".join(self._chunks), monotonic_ns()
+            )
+            return
+        half = "after half an answer" if begun else "before an answer"
+        reason = f": {error}" if error else ""
+        receiver.failed("upstream_reset", f"{self._pool.address} ended the connection {half}{reason}")
+
+    def on_message_complete(self) -> None:
+        """The parser: an answer is complete. An interim one (1xx) is forgotten; the final one is kept for `data_received`."""
+        status = self._parser.get_status_code()
+        if 100 <= status < 200 and status != 101:
+            self._headers.clear()
+            self._tickets.append(None)
+            self._in_head.append(None)
+            return
+        self._keep = self._parser.should_keep_alive()
+        self._status = status
+
+    def _incomplete(self, size: int) -> None:
+        """Nothing to hand over yet: keep to the limits."""
+        if self._receiver is None:
+            self._transport.abort()
+            return
+        self._received += size
+        if self._in_head and self._received > _HEAD_LIMIT:
+            self._fail(f"an answer with more than {_HEAD_LIMIT} bytes of headers")
+        elif self._received > self._limit:
+            self._fail(f"an answer of more than {self._limit} bytes")
+
     def _fail(self, what: str) -> None:
-        receiver = self._receiver
-        self._receiver = None
+        receiver, self._receiver = self._receiver, None
         self._transport.abort()
         if receiver is not None:
             receiver.failed("upstream_invalid", f"{self._pool.address} sent {what}")
+
+
+def lower(headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """An answer's headers with their names in lower case."""
+    return {name.lower(): value for name, value in headers.items()}
 
 
 class HttpArm:
@@ -252,9 +234,9 @@ class HttpArm:
             self._heads[version, form] = made
         return made
 
-    def send(self, data: bytes, receiver: Receiver, now_ns: int) -> None:
+    def send(self, head: bytes, body: bytes, receiver: Receiver, now_ns: int) -> None:
         """Send a whole request; the receiver gets `answered` or `failed`, once, later."""
-        self._pool.send(data, receiver, now_ns)
+        self._pool.send(head, body, receiver, now_ns)
 
     def cancel(self, receiver: Receiver) -> bool:
         """Take back a request of which nothing has been written; False when it is too late for that."""

@@ -24,7 +24,10 @@ _CLOSING = "the gateway is closing its connections"
 
 
 class Receiver(Protocol):
-    """Gets the one outcome of one request. `connection` is None until the request has been written."""
+    """Gets the one outcome of one request. `connection` is None until the request has been written.
+
+    The names of an answer's headers are as the server wrote them.
+    """
 
     connection: Any
 
@@ -38,7 +41,7 @@ class Pooled(Protocol):
 
     rested_ns: int
 
-    def send(self, data: bytes, receiver: Receiver) -> None: ...
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None: ...
 
     def alive(self) -> bool: ...
 
@@ -67,23 +70,23 @@ class Pool:
         self._free: list[Pooled] = []
         self._open: set[Pooled] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._waiting: deque[tuple[Receiver, bytes]] = deque()
+        self._waiting: deque[tuple[Receiver, bytes, bytes]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def send(self, data: bytes, receiver: Receiver, now_ns: int) -> None:
+    def send(self, head: bytes, body: bytes, receiver: Receiver, now_ns: int) -> None:
         """Write a request on a free connection, or let it wait for one; the receiver hears the outcome, never from in here."""
         free = self._free
         while free:
             connection = free.pop()
             if now_ns - connection.rested_ns < _FRESH_NS or connection.alive():
-                connection.send(data, receiver)
+                connection.send(head, body, receiver)
                 return
             connection.abort()
         if self._closed:
             self._loop.call_soon(receiver.failed, "upstream_refused", _CLOSING)
             return
-        self._waiting.append((receiver, data))
+        self._waiting.append((receiver, head, body))
         self._grow()
 
     def cancel(self, receiver: Receiver) -> bool:
@@ -101,8 +104,8 @@ class Pool:
             return
         self._open.add(connection)
         if self._waiting:
-            receiver, data = self._waiting.popleft()
-            connection.send(data, receiver)
+            receiver, head, body = self._waiting.popleft()
+            connection.send(head, body, receiver)
             return
         connection.rested_ns = now_ns
         self._free.append(connection)
