@@ -181,7 +181,8 @@ def _options(message_limit: int) -> list[tuple[str, Any]]:
         ("grpc.enable_http_proxy", 0),
         # a server that came back is found again within a second
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
+        # gRPC takes this one for the time a connection may take to come up: a cold JVM needs more than 100 ms
+        ("grpc.min_reconnect_backoff_ms", 5000),
         ("grpc.max_reconnect_backoff_ms", 1000),
         # servers drop a connection that pings more often than every five minutes
         ("grpc.keepalive_time_ms", 310_000),
