@@ -22,7 +22,7 @@ from loadtest.ledger import Segment, compact, write_segment
 from loadtest.options import RunResult
 from loadtest.prepare import Prepared
 from loadtest.resources import Sampler, write_resources
-from loadtest.summary import Tallies, Verdict, judge, show
+from loadtest.summary import Tallies, judge, show
 from loadtest.watch import Watch
 
 
@@ -62,7 +62,7 @@ def finish(
     content = runfile.document(facts)
     runfile.write(run_dir / "run.json", content)
     shutil.rmtree(job.work, ignore_errors=True)
-    _tell(console, tallies, window, content, verdict)
+    _tell(console, tallies, window, content)
     return RunResult(run_dir, verdict.exit_code, verdict.reasons)
 
 
@@ -103,7 +103,7 @@ def _gather_records(prepared: Prepared, watch: Watch, window: Window) -> int | N
     return max(0, int(after) - int(prepared.records_dropped))
 
 
-def _tell(console: Console, tallies: Tallies, window: Window, content: Mapping[str, Any], verdict: Verdict) -> None:
+def _tell(console: Console, tallies: Tallies, window: Window, content: Mapping[str, Any]) -> None:
     seconds = max((window.end_ns - window.start_ns) / 1e9, 1e-9)
     if tallies.requests:
         show(
@@ -116,5 +116,3 @@ def _tell(console: Console, tallies: Tallies, window: Window, content: Mapping[s
     for role in limits["limited_by"]:
         cores = limits[f"{role}_busiest_process_cores"]
         console.print(f"limited by the {role}: {cores:.0%} of a core on average, above 70%")
-    for reason in verdict.reasons:
-        console.print(reason, style="bold red", highlight=False, markup=False)

@@ -38,7 +38,8 @@ End = Literal["reached", "interrupted", "stopped on Locust's page", "failed"]
 
 def run(options: RunOptions, console: Console | None = None) -> RunResult:
     """Run one load test to its end; never raises for what is wrong outside, the result says it (see RunResult)."""
-    console = console or Console(quiet=not options.progress, stderr=True)
+    width = None if sys.stderr.isatty() else 100
+    console = console or Console(quiet=not options.progress, stderr=True, width=width)
     try:
         stop = signal.default_int_handler  # also where a shell started us in the background with SIGINT ignored
         with _handling(signal.SIGINT, stop), _handling(signal.SIGTERM, stop):

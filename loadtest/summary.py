@@ -128,9 +128,9 @@ def percentile(latency_ns: Sequence[int], share: float) -> float | None:
 
 def show(console: Console, tallies: Tallies, seconds: float, title: str) -> None:
     """Print the table."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("arm")
-    table.add_column("protocol")
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    table.add_column("arm", no_wrap=True)
+    table.add_column("protocol", no_wrap=True)
     for name in ("requests", "share", "req/s", "errors", "right", "p50", "p95", "p99"):
         table.add_column(name, justify="right")
     for (arm, protocol), tally in sorted(tallies.by.items()):
@@ -141,9 +141,10 @@ def show(console: Console, tallies: Tallies, seconds: float, title: str) -> None
             f"{tally.requests / tallies.requests:.1%}",
             f"{tally.requests / seconds:.0f}",
             str(sum(tally.errors.values())),
-            f"{tally.right / tally.judged:.2%}" if tally.judged else "-",
+            f"{tally.right / tally.judged:.1%}" if tally.judged else "-",
             *(_milliseconds(percentile(tally.latency_ns, share)) for share in _FLOORS),
         )
+    console.print(title)
     console.print(table)
 
 
