@@ -68,12 +68,22 @@ def build(run: Run) -> Json:
     checks = check_arms(rows, measured, facts.part(document, "profile"))
     if _judged(measured):
         checks += [check_same_answers(comparison) for comparison in comparisons]
+    summary = _summary(run, found, checks, comparisons)
+    _add_decisions(found["differences"], comparisons, summary["performance"])
     return {
         "format": FORMAT,
         "generated": bool(document.get("generated", False)),
-        "summary": _summary(run, found, checks, comparisons),
+        "summary": summary,
         **found,
     }
+
+
+def _add_decisions(differences: list[Json], comparisons: Sequence[Comparison], line: Json) -> None:
+    """Better or worse is said only where the run may name a winner; elsewhere the difference stands without a verdict."""
+    for entry, comparison in zip(differences, comparisons, strict=True):
+        decision = comparison.decision
+        told = {"verdict": decision.verdict.value, "reason": decision.reason}
+        entry["decision"] = told if line["names_winner"] else jsonable.missing(line["line"])
 
 
 def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Sequence[Comparison]) -> Json:
@@ -208,7 +218,6 @@ def _difference(comparison: Comparison) -> Json:
         "error_rate": jsonable.difference(comparison.errors),
         "accuracy": jsonable.difference(comparison.accuracy),
         "margin": {"share_of_baseline": LATENCY_MARGIN, "quantile": "p95", "ms": comparison.margin_ms},
-        "decision": {"verdict": comparison.decision.verdict.value, "reason": comparison.decision.reason},
     }
 
 

@@ -105,7 +105,7 @@ def read_run(path: Path) -> Run:
 def _read_document(path: Path, missing: list[str]) -> dict[str, Any]:
     file = path / "run.json"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"), parse_constant=str)  # NaN is no JSON
     except FileNotFoundError:
         missing.append("run.json: not there, so the profile, versions, machine and parity are unknown")
         return {}

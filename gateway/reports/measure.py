@@ -160,10 +160,10 @@ def _by_protocol(rows: ArmRows) -> list[Json]:
 def series(arms: Sequence[ArmRows], seconds: float) -> Json:
     """Requests, errors and quantiles over time in equal bins, per arm; null where a bin is below the sample floor.
 
-    Bins are whole seconds, wide enough for a p95 in the rarest arm's average bin and for at most SERIES_POINTS bins.
+    Bins are whole seconds, wide enough for a p95 in most bins of the rarest arm and for at most SERIES_POINTS bins.
     """
     rates = [rows.n / seconds for rows in arms if rows.n]
-    width = max(1.0, np.ceil(seconds / SERIES_POINTS), np.ceil(sample_floor(0.95) / min(rates)) if rates else 1.0)
+    width = max(1.0, np.ceil(seconds / SERIES_POINTS), np.ceil(1.5 * sample_floor(0.95) / min(rates)) if rates else 1.0)
     width = float(min(width, max(1.0, np.ceil(seconds / 4))))
     bins = max(1, int(np.ceil(seconds / width)))
     edges = [i * width for i in range(bins)]

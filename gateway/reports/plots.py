@@ -136,7 +136,7 @@ def _latency_over_time(report: Json) -> Figure:
     def draw(drawing: Drawing) -> None:
         frame, x = drawing.frame, _time_axis(drawing, seconds)
         y = frame.y(0.0, high)
-        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 5)], "ms")
+        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 6)], "ms")
         middles = [min(s + width / 2, seconds) for s in starts]
         for arm_name, arm in arms.items():
             i = index[arm_name]
@@ -197,7 +197,7 @@ def _requests_over_time(report: Json) -> Figure:
     def draw(drawing: Drawing) -> None:
         x = _time_axis(drawing, seconds)
         y = drawing.frame.y(0.0, high)
-        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 5)], "requests a second")
+        drawing.y_axis(y, [(t, f"{t:g}") for t in linear_ticks(0.0, high, 6)], "requests a second")
         for arm_name, arm in arms.items():
             points = []
             for start, rate in zip(starts, arm["requests_per_s"], strict=True):
@@ -263,7 +263,7 @@ def _bars(
 ) -> None:
     frame: Frame = drawing.frame
     y = frame.y(0.0, high)
-    drawing.y_axis(y, [(t, f"{100 * t:g}%") for t in linear_ticks(0.0, high, 5)], "share of batches")
+    drawing.y_axis(y, [(t, f"{100 * t:g}%") for t in linear_ticks(0.0, high, 6)], "share of batches")
     slot = (frame.width - frame.left - frame.right) / len(sizes)
     bar = min(44.0, slot * 0.8 / len(arms))
     scale = frame.x(0.0, len(sizes))

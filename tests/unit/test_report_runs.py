@@ -68,6 +68,7 @@ def test_a_live_split_of_two_real_servers_names_no_winner(tmp_path: Path, scenar
     paths, document = report(generated_run.write(tmp_path / "run", scenario, stand_in=False))
     assert re.fullmatch(line, document["summary"]["performance"]["line"])
     assert document["summary"]["performance"]["names_winner"] is False
+    assert all("verdict" not in difference["decision"] for difference in document["differences"])
     assert paths.verdict_exit_code == code
 
 
@@ -203,6 +204,7 @@ def test_blocks_on_separate_times_may_name_a_winner(tmp_path: Path) -> None:
     run = change(generated_run.write(tmp_path / "run", stand_in=False), kind="interleaved blocks")
     paths, document = report(run)
     assert document["summary"]["performance"]["names_winner"] is True
+    assert document["differences"][0]["decision"]["verdict"] == "better"
     assert document["summary"]["performance"]["line"].startswith("better: tfserving's p95 is")
     assert paths.verdict_exit_code == 0
     backwards = json.loads((run / "run.json").read_text(encoding="utf-8"))["arms"]
@@ -312,6 +314,15 @@ def test_no_run_at_all_is_a_clear_error(tmp_path: Path) -> None:
         build_report(tmp_path)
     with pytest.raises(ConfigError, match=r"neither run\.json nor ledger/"):
         build_report(tmp_path / "nowhere")
+
+
+def test_a_run_killed_before_anything_was_gathered(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "run.json").write_text('{"arms": {"a": {}, "b": {}}, "seed": NaN}', encoding="utf-8")
+    paths, document = report(tmp_path)
+    assert paths.verdict_exit_code == 2
+    assert [arm["name"] for arm in document["arms"]] == ["a", "b"]
+    assert any(line.startswith("ledger/") for line in document["missing"])
 
 
 def test_a_run_that_sent_nothing(tmp_path: Path) -> None:
