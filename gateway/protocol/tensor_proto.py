@@ -45,7 +45,7 @@ LAYOUTS = (
     Layout(22, "DT_UINT32", "UINT32", "uint32_val", 16, "<u4"),
     Layout(23, "DT_UINT64", "UINT64", "uint64_val", 17, "<u8"),
 )
-_BY_ENUM = {layout.enum: layout for layout in LAYOUTS}
+BY_ENUM = {layout.enum: layout for layout in LAYOUTS}
 BY_DATATYPE = {layout.datatype: layout for layout in LAYOUTS}
 _COMMON = frozenset({1, 2, 3})  # dtype, tensor_shape, version_number
 # typed lists wider than the element: values outside the type would be cut off by TensorFlow
@@ -68,7 +68,7 @@ def inspect(proto: Any, name: str, max_bytes: int) -> Form:
 
     Raises RequestError("invalid_argument"), which names the tensor and the fault.
     """
-    layout = _BY_ENUM.get(proto.dtype)
+    layout = BY_ENUM.get(proto.dtype)
     if layout is None:
         raise _bad(name, f"element type {_enum_name(proto)} is not one that can be served")
     shape = _shape(proto.tensor_shape, name)
@@ -138,11 +138,16 @@ def fill(proto: Any, tensor: Tensor, *, typed: bool) -> None:
         # packed values of fixed width, and booleans, stand on the wire as they stand in memory
         raw = data.tobytes()
         if raw:
-            proto.MergeFromString(_tag(layout.number) + _varint(len(raw)) + raw)
+            proto.MergeFromString(packed(layout, raw))
     else:
         flat = data.reshape(-1)
         bits = flat.view("<u2") if layout.field == "half_val" else flat
         getattr(proto, layout.field).extend(bits.tolist())
+
+
+def packed(layout: Layout, raw: bytes) -> bytes:
+    """The field of a typed list whose values stand in memory as they stand on the wire."""
+    return _varint(layout.number << 3 | 2) + _varint(len(raw)) + raw
 
 
 def new(tensor: Tensor, *, typed: bool) -> Any:
@@ -226,10 +231,6 @@ def _strings(values: list[bytes], count: int) -> npt.NDArray[Any]:
 def _enum_name(proto: Any) -> str:
     known = proto.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_number.get(proto.dtype)
     return known.name if known is not None else str(proto.dtype)
-
-
-def _tag(number: int) -> bytes:
-    return _varint(number << 3 | 2)
 
 
 def _varint(value: int) -> bytes:

@@ -21,8 +21,9 @@ from gateway.dataplane import Arm, Call, DataPlane, Route
 from gateway.errors import ErrorKind, RequestError, UpstreamError
 from gateway.protocol import tfserving_grpc as codec
 from gateway.protocol import torchserve
+from gateway.protocol.predict_pattern import Pattern, Patterns
 from gateway.protocol.status import grpc_status
-from gateway.protocol.tensors import UNTOLD, BatchInfo
+from gateway.protocol.tensors import UNTOLD, BatchInfo, InferRequest
 from gateway.upstream.grpc_client import GrpcArm, GrpcUpstreamError
 
 T = TypeVar("T")
@@ -50,6 +51,31 @@ class GrpcSettings:
     reuse_port: bool = False
 
 
+class _Asked:
+    """What a client sent: its bytes, and as much of their meaning as has been needed so far."""
+
+    __slots__ = ("_message", "pattern", "payload")
+
+    def __init__(self, payload: bytes, pattern: Pattern | None) -> None:
+        self.payload = payload
+        self.pattern = pattern
+        self._message: Any = None
+
+    def parse(self) -> Any:
+        """The PredictRequest; RequestError("invalid_argument") when the bytes are none."""
+        if self._message is None:
+            self._message = codec.parse_request(self.payload)
+        return self._message
+
+    def request(self, limits: codec.Limits) -> InferRequest:
+        """The canonical form; for a request that has been judged."""
+        return self.pattern.request(self.payload) if self.pattern else codec.decode_request(self.parse(), limits)
+
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs asked for; empty means all."""
+        return self.pattern.outputs if self.pattern else tuple(self.parse().output_filter)
+
+
 class Predict:
     """Serves tensorflow.serving.PredictionService/Predict; one object for all requests, its state is the data plane's."""
 
@@ -57,6 +83,7 @@ class Predict:
         self.stopping = False
         self._plane = plane
         self._settings = settings
+        self._patterns = Patterns()
         self._limits = codec.Limits(settings.rows_limit, settings.body_limit)
         self._forwarded = tuple(
             dict.fromkeys(("traceparent", "x-request-id", *(h.lower() for h in settings.forward_headers)))
@@ -94,44 +121,64 @@ class Predict:
         """The request's answer, or a RequestError."""
         big = self._settings.offload_bytes
         aside = len(payload) >= big
-        message = await _aside(codec.parse_request, payload) if aside else codec.parse_request(payload)
-        route = self._assign(call, message, metadata)
-        judging = (message, route.signature, self._limits, route.guard)
-        call.rows = await _aside(codec.check, *judging) if aside else codec.check(*judging)
+        asked = _Asked(payload, self._patterns.find(payload))
+        if asked.pattern is None and aside:
+            await _aside(asked.parse)
+        route = self._assign(call, asked, metadata)
+        call.rows = await _aside(self._judge, asked, route) if aside else self._judge(asked, route)
         arm = self._plane.admit(call)
         try:
             client = _client(arm)
-            encoding = (call, route, client, message)
+            encoding = (call, route, client, asked)
             wire = await _aside(self._encode, *encoding) if aside else self._encode(*encoding)
             running = self._send(call, client, wire, metadata, remaining)
         except BaseException:
             self._plane.release(arm)
             raise
         received = await self._receive(call, arm, client, running, remaining)
-        decoding = (call, route, client, message, received)
+        decoding = (call, route, client, asked, received)
         return await _aside(self._decode, *decoding) if len(received) >= big else self._decode(*decoding)
 
-    def _assign(self, call: Call, message: Any, metadata: Mapping[str, Any]) -> Route:
+    def _assign(self, call: Call, asked: _Asked, metadata: Mapping[str, Any]) -> Route:
         plane = self._plane
-        model = codec.model_name(message)
+        pattern = asked.pattern
+        if pattern is not None:
+            model, version, label = pattern.model, pattern.version, pattern.label
+        else:
+            message = asked.parse()
+            model = codec.model_name(message)
+            version, label = codec.version_and_label(message)
         known = plane.routes.get(model)
         unit = metadata.get(known.unit_header, "") if known is not None and known.unit_header else ""
         route = plane.assign(call, model, unit, metadata.get("x-abgate-arm", ""), "x-abgate-block" in metadata)
-        version, label = codec.version_and_label(message)
         assert call.arm is not None
         plane.version(call, codec.arm_version(version, call.arm.versions), label)
         return route
 
-    def _encode(self, call: Call, route: Route, client: GrpcArm, message: Any) -> bytes:
+    def _judge(self, asked: _Asked, route: Route) -> int:
+        """The guard: the rows of a request that passes. A form that has passed before is not judged again."""
+        pattern = asked.pattern
+        if pattern is not None and pattern.owner is route.signature and pattern.guard == route.guard:
+            return pattern.rows
+        asked.pattern = None
+        message = asked.parse()
+        rows = codec.check(message, route.signature, self._limits, route.guard)
+        self._patterns.learn(asked.payload, message, route.signature, route.guard, rows)
+        return rows
+
+    def _encode(self, call: Call, route: Route, client: GrpcArm, asked: _Asked) -> bytes:
         """The message as the arm takes it."""
+        pattern = asked.pattern
         if client.kind != "torchserve":
             call.protocol_out = "tfs-grpc"
-            return codec.forward(message, client.model, call.version)
+            if pattern is not None and (pattern.model, pattern.version) == (client.model, call.version):
+                return asked.payload
+            return codec.forward(asked.parse(), client.model, call.version)
         call.protocol_out = "torchserve-grpc"
         if route.signature is None:
             raise RequestError("failed_precondition", f"model {call.model!r} has no signature to translate by")
         begun = monotonic_ns()
-        body = torchserve.encode_payload(codec.decode_request(message, self._limits), client.form)
+        body = torchserve.encode_payload(asked.request(self._limits), client.form)
         wire = torchserve.encode_predictions(client.model, call.version, body, client.form, wall_ns())
         call.codec_ns += monotonic_ns() - begun
         return wire
@@ -168,14 +215,14 @@ class Predict:
         return await client.answer(running)
 
     def _decode(
-        self, call: Call, route: Route, client: GrpcArm, message: Any, received: bytes
+        self, call: Call, route: Route, client: GrpcArm, asked: _Asked, received: bytes
     ) -> tuple[bytes, BatchInfo]:
         """The arm's answer as the client takes it."""
         if client.kind != "torchserve":
             return codec.rename_response(received, call.model), UNTOLD
         assert route.signature is not None
         begun = monotonic_ns()
-        outputs = tuple(message.output_filter)
+        outputs = asked.outputs()
         body, batch = torchserve.decode_predictions(received, client.form)
         response = torchserve.decode_payload(body, client.form, route.signature, outputs, batch)
         renamed = replace(response, model=call.model)
