@@ -47,9 +47,9 @@ def serve(flags: Flags) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    version = check_runtime()
-    metrics = ServingMetrics()
     parallelism = Parallelism(flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism)
+    version = check_runtime(parallelism)
+    metrics = ServingMetrics()
     options = LoadOptions(tuple(flags.saved_model_tags.split(",")), parallelism, batching)
     catalog = Catalog(configs, _loader(options, metrics))
     service = Service(catalog, metrics)

@@ -36,10 +36,7 @@ class GraphSession:
         import tensorflow as tf
 
         self.graph = tf.Graph()
-        config = tf.compat.v1.ConfigProto(
-            intra_op_parallelism_threads=parallelism.intra_op, inter_op_parallelism_threads=parallelism.inter_op
-        )
-        self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+        self.session = tf.compat.v1.Session(graph=self.graph, config=_config(parallelism))
         with self.graph.as_default():
             self.meta_graph = tf.compat.v1.saved_model.load(self.session, list(tags), directory)
 
@@ -68,13 +65,24 @@ def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str], po
     return call
 
 
-def check_runtime() -> str:
-    """Prove the private callable on a three-node graph; return TensorFlow's version. Raises RuntimeError saying what changed."""
+def _config(parallelism: Parallelism) -> Any:
+    import tensorflow as tf
+
+    return tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=parallelism.intra_op, inter_op_parallelism_threads=parallelism.inter_op
+    )
+
+
+def check_runtime(parallelism: Parallelism) -> str:
+    """Prove the private callable on a three-node graph; return TensorFlow's version. Raises RuntimeError saying what changed.
+
+    It takes the parallelism because the first session of a process sizes the thread pools of all of them.
+    """
     import tensorflow as tf
 
     version: str = tf.__version__
     hint = f"the stand-in was written for tensorflow 2.21.0 and found {version}; install abgate[tensorflow]"
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=_config(parallelism)) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 1])
         y = x * 2.0
         for pool in (0, CALLER_THREAD):
