@@ -164,7 +164,7 @@ def _parts(raw: Mapping[str, Any], context: dict[str, Any]) -> Parts:
     return Parts(
         listen=one(schema.ListenSection, raw["listen"]),
         admin=one(schema.AdminSection, raw["admin"]),
-        backend_names=frozenset(map(str, backends)) if isinstance(backends, dict) else frozenset(),
+        backend_names=frozenset(map(str, backends)) if isinstance(backends, dict) else None,
         backends=many(schema.BackendSection, backends),
         models=many(schema.ModelSection, raw.get("models")),
     )

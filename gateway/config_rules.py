@@ -14,11 +14,11 @@ from gateway.config_schema import AdminSection, BackendSection, ListenSection, M
 
 @dataclass(frozen=True)
 class Parts:
-    """The readable parts of a file; names holds every backend's name, readable or not."""
+    """The readable parts of a file; backend_names holds every backend's, readable or not, None where there is no such section."""
 
     listen: ListenSection | None = None
     admin: AdminSection | None = None
-    backend_names: frozenset[str] = frozenset()
+    backend_names: frozenset[str] | None = None
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
     models: Mapping[str, ModelSection] = field(default_factory=dict)
 
@@ -33,7 +33,7 @@ def problems(parts: Parts) -> list[str]:
         if experiment is not None:
             first = ids.setdefault(experiment.id, name)
             if first != name:
-                found.append(f"models.{name}.experiment.id: {experiment.id!r} is model {first!r}'s; ids are unique")
+                found.append(f"models.{name}.experiment.id: {experiment.id!r} is also the id of model {first!r}; ids are unique")
     return found
 
 
@@ -78,7 +78,7 @@ def _model(name: str, model: ModelSection, parts: Parts) -> Iterator[str]:
     where = f"models.{name}"
     several = len(model.arms) > 1
     for arm_name, arm in model.arms.items():
-        if arm.backend not in parts.backend_names:
+        if parts.backend_names is not None and arm.backend not in parts.backend_names:
             known = ", ".join(sorted(parts.backend_names)) or "none"
             yield f"{where}.arms.{arm_name}.backend: there is no backend {arm.backend!r}; there are: {known}"
         if several and arm.weight is None:

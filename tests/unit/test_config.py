@@ -1,0 +1,316 @@
+"""abgate.yaml: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gateway.cli_config import example
+from gateway.config import Config, load, parse
+from gateway.config_units import Address, address, duration, size
+from gateway.errors import ConfigError
+
+BASE = """
+backends:
+  ts: {kind: torchserve, http: 127.0.0.1:8085, grpc: 127.0.0.1:7070, management: 127.0.0.1:8086, start: local}
+  tf: {kind: tensorflow_serving, http: 127.0.0.1:8501, grpc: 127.0.0.1:8500}
+models:
+  digits:
+    arms: {a: {backend: ts, weight: 50}, b: {backend: tf, weight: 50}}
+    experiment: {id: e, salt: "7f3a", unit: {header: X-User-Id}}
+"""
+
+
+def read(changes: dict[str, Any] | None = None, text: str = BASE) -> Config:
+    """The base configuration with values put at dotted places (a place with "-" at its end is removed)."""
+    document = yaml.safe_load(text)
+    for place, value in (changes or {}).items():
+        *way, last = place.removesuffix("-").split(".")
+        target = document
+        for key in way:
+            target = target.setdefault(key, {})
+        if place.endswith("-"):
+            del target[last]
+        else:
+            target[last] = value
+    return parse(yaml.safe_dump(document, sort_keys=False), Path("/srv/abgate.yaml"))
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    document = read().document
+    assert str(document.listen.http) == "127.0.0.1:8080"
+    assert str(document.listen.grpc) == "127.0.0.1:8081"
+    assert document.limits.model_dump() == {
+        "body": 32 << 20,
+        "rows": 1024,
+        "headers": 64 << 10,
+        "concurrency": 1024,
+        "timeout": 30.0,
+        "keep_alive": 75.0,
+        "drain": 8.0,
+    }
+    assert document.records.path == Path("/srv/.abgate/records")
+    assert document.records.retention == 10 << 30
+    assert document.admin.state_file == Path("/srv/.abgate/state.json")
+    assert document.admin.token_file is None
+    assert document.models["digits"].guard == "strict"
+
+
+def test_relative_paths_count_from_the_files_folder_and_absolute_ones_stay() -> None:
+    config = read(
+        {"records": {"path": "r"}, "admin": {"audit_file": "/var/audit"}, "models.digits.signature": "s.json"}
+    )
+    assert config.document.records.path == Path("/srv/r")
+    assert config.document.admin.audit_file == Path("/var/audit")
+    assert config.signature_path("digits") == Path("/srv/s.json")
+    assert read().signature_path("digits") == Path("/srv/model_store/artifacts/digits/signature.json")
+    assert read({"models.digits.signature": "import"}).signature_path("digits") is None
+
+
+def test_default_artefacts_follow_the_backends_kind() -> None:
+    config = read({"models.digits.arms.b.artifact": "mine/saved"})
+    assert config.artifact("digits", "a") == Path("/srv/model_store/artifacts/digits/torchserve/digits")
+    assert config.artifact("digits", "b") == Path("/srv/mine/saved")
+    assert read().artifact("digits", "b") == Path("/srv/model_store/artifacts/digits/savedmodel")
+
+
+def test_a_model_becomes_a_specification_in_the_files_order() -> None:
+    arms = {
+        "z": {"backend": "tf", "weight": 1, "model": "other", "version": 3, "concurrency": 4},
+        "a": {"backend": "ts", "weight": 2, "format": "tfs-json"},
+    }
+    spec = read({"models.digits.arms": arms, "models.digits.labels": {"stable": 2}}).specs()["digits"]
+    assert [(arm.name, arm.weight, arm.model, arm.version, arm.format, arm.concurrency) for arm in spec.arms] == [
+        ("z", 1, "other", "3", "oip-binary", 4),
+        ("a", 2, "digits", None, "tfs-json", None),
+    ]
+    assert spec.labels == {"stable": "2"}
+    assert spec.experiment is not None
+    assert (spec.experiment.id, spec.experiment.salt, spec.experiment.unit_header) == ("e", "7f3a", "x-user-id")
+    assert spec.experiment.allow_forced_arm is False
+
+
+def test_one_arm_without_experiment_is_plain_routing() -> None:
+    spec = read({"models.digits": {"arms": {"only": {"backend": "tf"}}}}).specs()["digits"]
+    assert spec.experiment is None
+    assert [arm.weight for arm in spec.arms] == [1]
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("unknown key", {"listn": {}}, "listn: unknown key; did you mean 'listen'?"),
+    ("unknown key, nothing near", {"zzz": 1}, "zzz: unknown key; known here: admin, backends, forward_headers, limits"),
+    ("nested unknown key", {"limits.rowz": 1}, "limits.rowz: unknown key; did you mean 'rows'?"),
+    ("missing backends", {"backends-": 0}, "backends: is missing"),
+    ("no models", {"models": {}}, "models: is empty; it needs at least one entry"),
+    ("no arms", {"models.digits.arms": {}}, "models.digits.arms: is empty; it needs at least one entry"),
+    ("size", {"limits.body": "32 apples"}, "limits.body: must be a size above 0 such as 32MiB"),
+    ("duration", {"limits.timeout": "soon"}, "limits.timeout: must be a duration above 0 such as 30s"),
+    ("rows", {"limits.rows": 0}, "limits.rows: must be at least 1, not 0"),
+    ("text for a number", {"limits.rows": "10"}, "limits.rows: must be a whole number, not '10'"),
+    ("bool for a number", {"limits.rows": True}, "limits.rows: must be a whole number, not True"),
+    (
+        "port",
+        {"listen": {"http": "127.0.0.1:99999"}},
+        "listen.http: has port 99999; a port is a number from 1 to 65535",
+    ),
+    ("no port", {"listen": {"http": "localhost"}}, "listen.http: must be host:port such as 127.0.0.1:8080"),
+    ("bare IPv6", {"listen": {"http": "::1:80"}}, "listen.http: must be host:port such as 127.0.0.1:8080 (IPv6"),
+    ("backend port 0", {"backends.tf.http": "127.0.0.1:0"}, "backends.tf.http: has port 0"),
+    ("kind", {"backends.tf.kind": "triton"}, "backends.tf.kind: must be one of 'torchserve' or 'tensorflow_serving'"),
+    ("negative weight", {"models.digits.arms.a.weight": -1}, "models.digits.arms.a.weight: must be at least 0, not -1"),
+    (
+        "float weight",
+        {"models.digits.arms.a.weight": 0.5},
+        "models.digits.arms.a.weight: must be a whole number, not 0.5",
+    ),
+    ("no weight", {"models.digits.arms.a.weight-": 0}, "models.digits.arms.a.weight: is missing; give every arm"),
+    (
+        "all weights 0",
+        {"models.digits.arms.a.weight": 0, "models.digits.arms.b.weight": 0},
+        "models.digits.arms: every weight is 0",
+    ),
+    ("unknown backend", {"models.digits.arms.a.backend": "x"}, "there is no backend 'x'; there are: tf, ts"),
+    (
+        "no experiment",
+        {"models.digits.experiment-": 0},
+        "models.digits.experiment: is missing; a model with several arms",
+    ),
+    (
+        "experiment on one arm",
+        {"models.digits.arms": {"a": {"backend": "ts"}}},
+        "models.digits.experiment: needs at least two arms",
+    ),
+    (
+        "salt as number",
+        {"models.digits.experiment.salt": 7},
+        "salt: must be a text that is not empty (put it in quotes)",
+    ),
+    ("empty salt", {"models.digits.experiment.salt": ""}, "salt: must be a text that is not empty"),
+    (
+        "unit header",
+        {"models.digits.experiment.unit": {"header": "a b"}},
+        "must be the name of a header such as x-user-id",
+    ),
+    (
+        "our own header",
+        {"models.digits.experiment.unit": {"header": "x-abgate-arm"}},
+        "'x-abgate-arm' has a meaning of its own",
+    ),
+    ("hop by hop", {"forward_headers": ["Connection"]}, "forward_headers.0: 'connection' has a meaning of its own"),
+    ("arm name", {"models.digits.arms": {"a b": {"backend": "ts"}}}, "models.digits.arms.a b: must be 1 to 64 letters"),
+    (
+        "same id twice",
+        {"models.copy": yaml.safe_load(BASE)["models"]["digits"]},
+        "'e' is also the id of model 'digits'",
+    ),
+    (
+        "import without TF",
+        {"models.digits": {"arms": {"a": {"backend": "ts"}}, "signature": "import"}},
+        "models.digits.signature: import reads a tensorflow_serving arm's metadata and there is none",
+    ),
+    (
+        "same port twice",
+        {"backends.tf.grpc": "127.0.0.1:8085"},
+        "backends.tf.grpc: 127.0.0.1:8085 is backends.ts.http's",
+    ),
+    (
+        "listener on a backend",
+        {"listen": {"http": "127.0.0.1:8085"}},
+        "backends.ts.http: 127.0.0.1:8085 is listen.http's",
+    ),
+    ("remote local start", {"backends.ts.http": "10.0.0.1:8085"}, "start: local runs servers on 127.0.0.1 only"),
+    (
+        "open without a token",
+        {"listen": {"http": "0.0.0.0:8080"}},
+        "listen.http: 0.0.0.0:8080 can be reached from other machines and admin.token_file is not set",
+    ),
+    ("binary of a running server", {"backends.tf.binary": "/x"}, "backends.tf.binary: is for start: local"),
+    ("cores twice", {"backends.ts.cores": [0, 0]}, "backends.ts.cores: must name at least one core, each once"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_a_wrong_value_is_refused_with_its_place_and_what_would_be_right(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(changes)
+    assert [problem for problem in caught.value.problems if words in problem], caught.value.problems
+    assert len(caught.value.problems) == 1, caught.value.problems
+
+
+def test_every_problem_is_told_at_once_also_rules_beside_broken_values() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(
+            {
+                "listen": {"http": "0.0.0.0:8080", "htp": 1},
+                "limits.rows": "x",
+                "models.digits.arms.a.backend": "gone",
+                "models.digits.arms.b.wait": 3,
+            }
+        )
+    places = {problem.partition(":")[0] for problem in caught.value.problems}
+    assert places == {
+        "listen.htp",
+        "listen.http",
+        "limits.rows",
+        "models.digits.arms.a.backend",
+        "models.digits.arms.b.wait",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "is not YAML"),
+        ("- 1", "must be a mapping"),
+        ("models: {}\nmodels: {}", "the key 'models' is there twice"),
+        ("a: !!python/object/apply:os.system [ls]", "is not YAML"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse(text, Path("abgate.yaml"))
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="abgate init"):
+        load(tmp_path / "abgate.yaml")
+
+
+def test_the_example_is_a_whole_configuration_with_both_models_on_both_servers() -> None:
+    config = parse(example(), Path("/srv/abgate.yaml"))
+    arms = {
+        (model, arm.name, config.document.backends[arm.backend].kind)
+        for model, spec in config.specs().items()
+        for arm in spec.arms
+    }
+    assert arms == {
+        ("digits", "torchserve", "torchserve"),
+        ("digits", "tfserving", "tensorflow_serving"),
+        ("mlp", "torchserve", "torchserve"),
+        ("mlp", "tfserving", "tensorflow_serving"),
+    }
+    servers = list(config.document.backends.values())
+    assert len({(s.threads, s.workers, tuple(s.cores or ()), s.batching) for s in servers}) == 1
+    assert len(config.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("32MiB", 32 << 20), ("10GiB", 10 << 30), ("64KB", 64000), ("1.5 MiB", 1572864), ("77", 77), (77, 77), ("9b", 9)],
+)
+def test_sizes(text: object, number: int) -> None:
+    assert size(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30.0), ("500ms", 0.5), ("2m", 120.0), ("1h", 3600.0), ("1.5", 1.5), (3, 3.0)]
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("bad", ["", "MiB", "-1MiB", "0", 0, -3, None, True, "1MiBs", "1e3", "1,5MiB", float("nan")])
+def test_what_is_neither_size_nor_duration_is_refused(bad: object) -> None:
+    for read_one in (size, duration):
+        with pytest.raises(ValueError, match="must be"):
+            read_one(bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "loopback"),
+    [
+        ("127.0.0.1:80", Address("127.0.0.1", 80), True),
+        ("[::1]:80", Address("::1", 80), True),
+        ("localhost:80", Address("localhost", 80), True),
+        ("0.0.0.0:80", Address("0.0.0.0", 80), False),
+        ("tf.internal:8500", Address("tf.internal", 8500), False),
+    ],
+)
+def test_addresses(text: str, expected: Address, loopback: bool) -> None:
+    found = address(text)
+    assert found == expected
+    assert found.is_loopback is loopback
+    assert str(found) == text
+
+
+def test_a_metrics_address_may_have_a_path() -> None:
+    found = address("127.0.0.1:8501/monitoring/metrics", path=True)
+    assert (found.path, found.authority) == ("/monitoring/metrics", "127.0.0.1:8501")
+    with pytest.raises(ValueError, match="must be host:port"):
+        address("127.0.0.1:8501/metrics")
+
+
+def test_a_token_is_one_word_of_its_file(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    config = read({"admin": {"token_file": str(token)}})
+    for text in ("", "two words", "ümlaut"):
+        token.write_text(text)
+        with pytest.raises(ConfigError, match=r"admin\.token_file"):
+            config.token()
+    token.write_text("secret\n")
+    assert config.token() == "secret"
+    token.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.token()
+    assert read().token() is None
