@@ -29,7 +29,7 @@ class Batching:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """One server to run. Addresses are "host:port"; `threads` counts per worker; `job_queue` is per model, in requests."""
+    """One server to run. Addresses are "host:port"; `threads` counts per worker; `job_queue` is per model, in requests; `max_rows` a request."""
 
     name: str
     kind: str
@@ -46,6 +46,7 @@ class BackendSpec:
     run_dir: str = ".abgate/run"
     log_dir: str = ".abgate/logs"
     job_queue: int = 1000
+    max_rows: int = 1024
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def specs(config: Config) -> list[BackendSpec]:
                 run_dir=str(config.run_dir),
                 log_dir=str(log_dir(config)),
                 job_queue=backend.job_queue,
+                max_rows=document.limits.rows,
             )
         )
     if problems:

@@ -17,6 +17,7 @@ from gateway.experiments.assignment import choose, edges, position
 from gateway.experiments.model import ModelSpec
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import UNTOLD, BatchInfo
+from gateway.protocol.versions import arm_version, version_number
 
 
 class Meter(Protocol):
@@ -105,6 +106,20 @@ class Route:
         self.labels = dict(spec.labels)
         self.unit_header = spec.experiment.unit_header if spec.experiment else None
         self.unit_key = self.unit_header.encode("ascii") if self.unit_header else None
+
+    def known_versions(self) -> dict[int, bool]:
+        """Version numbers of the arms, newest first -> whether an arm that has it is ready; never empty.
+
+        A client cannot tell which arm it would get, so it is shown what TF Serving would show. Where no arm tells a version
+        that is a number, the model's one version is shown as 0.
+        """
+        versions: dict[int, bool] = {}
+        for arm in self.arms:
+            for name in arm.versions or ((arm.version,) if arm.version else ()):
+                number = version_number(name)
+                if number is not None:
+                    versions[number] = versions.get(number, False) or arm.ready
+        return dict(sorted(versions.items(), reverse=True)) or {0: any(arm.ready for arm in self.arms)}
 
 
 class Call:
@@ -227,7 +242,7 @@ class DataPlane:
             if known is None:
                 raise RequestError("invalid_argument", f"Unrecognized servable version label: {label}")
             version = known
-        version = version or arm.version or ""
+        version = arm_version(version or arm.version or "", arm.versions)
         if version and arm.versions is not None and version not in arm.versions:
             raise RequestError("not_found", f"Servable not found for request: Specific({route.model}, {version})")
         call.version = version

@@ -120,7 +120,7 @@ def _file_flags(spec: BackendSpec, folder: Path) -> list[str]:
     }
     flags = []
     if spec.batching.max_batch_size > 1:
-        text = batching_parameters(spec.batching, spec.workers, spec.job_queue)
+        text = batching_parameters(spec.batching, spec.workers, spec.job_queue, spec.max_rows)
         files["batching_parameters_file"] = ("batching.config", text)
         flags.append("--enable_batching=true")
     for flag, (name, text) in files.items():

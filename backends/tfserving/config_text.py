@@ -31,19 +31,24 @@ def model_config_list(models: tuple[ServedModel, ...]) -> str:
     return "model_config_list {\n" + "".join(entries) + "}\n"
 
 
-def batching_parameters(batching: Batching, workers: int, job_queue: int) -> str:
+def batching_parameters(batching: Batching, workers: int, job_queue: int, max_rows: int) -> str:
     """Return BatchingParameters: as many batch threads as the other server has workers, as many queued requests.
+
+    TF Serving counts rows and refuses a request of more rows than max_batch_size, which TorchServe, counting requests, takes:
+    so a request may have max_rows and is split into executions of the batching's size.
 
     No allowed_batch_sizes: a batch runs with the rows it has, as on TorchServe, and nothing is padded.
     """
     size = batching.max_batch_size
     values = {
-        "max_batch_size": size,
+        "max_batch_size": max(size, max_rows),
+        "max_execution_batch_size": size,
         "batch_timeout_micros": round(batching.max_wait_ms * 1000),
         "num_batch_threads": workers,
         "max_enqueued_batches": max(1, -(-job_queue // size)),
     }
-    return "".join(f"{name} {{ value: {value} }}\n" for name, value in values.items())
+    lines = [f"{name} {{ value: {value} }}\n" for name, value in values.items()]
+    return "".join([*lines, "enable_large_batch_splitting { value: true }\n"])
 
 
 def monitoring_config() -> str:

@@ -19,6 +19,7 @@ from gateway.protocol.descriptors import message_class
 from gateway.protocol.signature_file import DEFAULT_SIGNATURE_NAME, Signature, TensorSpec
 from gateway.protocol.tensor_proto import BY_DATATYPE, Form, fill, inspect, read
 from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
+from gateway.protocol.versions import version_number
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 ANSWER_BYTES = 1 << 30  # what an arm's answer may hold once its repeated values are written out
@@ -195,22 +196,6 @@ def rename_response(payload: bytes, model: str) -> bytes:
     message.model_spec.name = model
     renamed: bytes = message.SerializeToString()
     return renamed
-
-
-def version_number(version: str) -> int | None:
-    """The number TF Serving's clients know a version by: "3" and TorchServe's "3.0" are 3, anything else is none."""
-    whole, _, rest = version.partition(".")
-    if whole.isascii() and whole.isdigit() and not rest.replace(".", "").strip("0") and int(whole) < 1 << 63:
-        return int(whole)
-    return None
-
-
-def arm_version(version: str, versions: frozenset[str] | None) -> str:
-    """An arm's own name for the version a client asks for by number: "1" is TorchServe's "1.0" where the arm has that."""
-    if not version or versions is None or version in versions:
-        return version
-    number = int(version)
-    return min((name for name in versions if version_number(name) == number), default=version)
 
 
 def _write_spec(spec: Any, model: str, version: str) -> None:

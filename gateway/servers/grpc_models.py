@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.dataplane import DataPlane, Route
+from gateway.dataplane import DataPlane
 from gateway.errors import RequestError
 from gateway.protocol import tfserving_grpc, tfserving_info
 from gateway.protocol.status import grpc_status
+from gateway.protocol.versions import version_number
 from gateway.servers.grpc_predict import CODES
 
 
@@ -42,7 +43,7 @@ class Models:
         route = self._plane.routes.get(name)
         if route is None:
             raise RequestError("not_found", f"Could not find any versions of model {name}")
-        versions = known_versions(route)
+        versions = route.known_versions()
         wanted, _ = tfserving_grpc.version_and_label(message)  # TF Serving ignores a label here
         if wanted:
             if int(wanted) not in versions:
@@ -58,12 +59,12 @@ class Models:
             raise RequestError("not_found", f"Servable not found for request: Latest({name})")
         if route.signature is None:
             raise RequestError("failed_precondition", f"model {name!r} has no signature in the gateway's configuration")
-        versions = known_versions(route)
+        versions = route.known_versions()
         wanted, label = tfserving_grpc.version_and_label(message)
         if label:
             if label not in route.labels:
                 raise RequestError("invalid_argument", f"Unrecognized servable version label: {label}")
-            number = tfserving_grpc.version_number(route.labels[label])
+            number = version_number(route.labels[label])
         elif wanted:
             if int(wanted) not in versions:
                 raise RequestError("not_found", f"Servable not found for request: Specific({name}, {wanted})")
@@ -71,17 +72,3 @@ class Models:
         else:
             number = max(versions) or None
         return tfserving_info.metadata_response(route.signature, name, number)
-
-
-def known_versions(route: Route) -> dict[int, bool]:
-    """Version numbers of a model's arms -> whether an arm that has it is ready; never empty.
-
-    Where no arm tells a version that is a number, the model's one version is shown as 0.
-    """
-    versions: dict[int, bool] = {}
-    for arm in route.arms:
-        names = arm.versions or ((arm.version,) if arm.version else ())
-        for number in (tfserving_grpc.version_number(name) for name in names):
-            if number is not None:
-                versions[number] = versions.get(number, False) or arm.ready
-    return versions or {0: any(arm.ready for arm in route.arms)}

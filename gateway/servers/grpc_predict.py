@@ -131,11 +131,12 @@ class Predict:
             client = _client(arm)
             encoding = (call, route, client, asked)
             wire = await _aside(self._encode, *encoding) if aside else self._encode(*encoding)
-            running = self._send(call, client, wire, metadata, remaining)
+            wait_s = self._wait_s(remaining)
+            running = self._send(call, client, wire, metadata, wait_s)
         except BaseException:
             self._plane.release(arm)
             raise
-        received = await self._receive(call, arm, client, running, remaining)
+        received = await self._receive(call, arm, client, running, wait_s)
         decoding = (call, route, client, asked, received)
         return await _aside(self._decode, *decoding) if len(received) >= big else self._decode(*decoding)
 
@@ -152,7 +153,7 @@ class Predict:
         unit = metadata.get(known.unit_header, "") if known is not None and known.unit_header else ""
         route = plane.assign(call, model, unit, metadata.get("x-abgate-arm", ""), "x-abgate-block" in metadata)
         assert call.arm is not None
-        plane.version(call, codec.arm_version(version, call.arm.versions), label)
+        plane.version(call, version, label)
         return route
 
     def _judge(self, asked: _Asked, route: Route) -> int:
@@ -171,8 +172,8 @@ class Predict:
         pattern = asked.pattern
         if client.kind != "torchserve":
             call.protocol_out = "tfs-grpc"
-            if pattern is not None and (pattern.model, pattern.version) == (client.model, call.version):
-                return asked.payload
+            if pattern is not None and pattern.model == client.model and pattern.version == call.version:
+                return asked.payload  # (a label never gets here: it has a version by now)
             return codec.forward(asked.parse(), client.model, call.version)
         call.protocol_out = "torchserve-grpc"
         if route.signature is None:
@@ -183,16 +184,15 @@ class Predict:
         call.codec_ns += monotonic_ns() - begun
         return wire
 
-    def _send(
-        self, call: Call, client: GrpcArm, wire: bytes, metadata: Mapping[str, Any], remaining: float | None
-    ) -> Any:
-        if remaining is not None and remaining <= 0:
+    def _send(self, call: Call, client: GrpcArm, wire: bytes, metadata: Mapping[str, Any], wait_s: float) -> Any:
+        """Give the message to the arm: the call under way, which may outlive the client's by the abandon limit."""
+        if wait_s <= 0:
             raise RequestError("upstream_timeout", "the deadline had passed before anything was sent")
         passed = [(key, metadata[key]) for key in self._forwarded if key in metadata]
         call.sent_ns = monotonic_ns()
-        return client.start(wire, self._timeout(remaining) + client.abandon_s, passed or None)
+        return client.start(wire, wait_s + client.abandon_s, passed or None)
 
-    async def _receive(self, call: Call, arm: Arm, client: GrpcArm, running: Any, remaining: float | None) -> bytes:
+    async def _receive(self, call: Call, arm: Arm, client: GrpcArm, running: Any, wait_s: float) -> bytes:
         """Wait for the arm no longer than the deadline; its place is given back when its call has ended, not before."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()
@@ -202,8 +202,7 @@ class Predict:
             _settle(waiter, True)
 
         running.add_done_callback(ended)
-        timeout = self._timeout(remaining)
-        timer = loop.call_later(timeout, _settle, waiter, False)
+        timer = loop.call_later(wait_s, _settle, waiter, False)
         try:
             answered = await waiter
         finally:
@@ -211,7 +210,7 @@ class Predict:
         call.received_ns = monotonic_ns()
         call.upstream_ns = call.received_ns - call.sent_ns
         if not answered:
-            raise UpstreamError("upstream_timeout", f"arm {arm.name!r} gave no answer within {timeout:.3f} s")
+            raise UpstreamError("upstream_timeout", f"arm {arm.name!r} gave no answer within {wait_s:.3f} s")
         return await client.answer(running)
 
     def _decode(
@@ -256,7 +255,7 @@ class Predict:
             kind = "upstream_timeout"
         self._plane.finish(call, grpc_status(kind), kind, 0)
 
-    def _timeout(self, remaining: float | None) -> float:
+    def _wait_s(self, remaining: float | None) -> float:
         configured = self._settings.timeout_s
         return configured if remaining is None else min(configured, remaining)
 

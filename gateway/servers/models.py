@@ -12,6 +12,7 @@ from typing import Any
 from gateway.dataplane import Route
 from gateway.errors import RequestError
 from gateway.protocol.signature_file import Signature, TensorSpec
+from gateway.protocol.versions import version_number
 from gateway.servers.http_target import Target
 
 # tensorflow/core/framework/types.proto
@@ -55,29 +56,17 @@ def describe(routes: Mapping[str, Route], target: Target) -> dict[str, Any]:
     return _metadata(route, version) if target.metadata else _status(route, version)
 
 
-def versions(route: Route) -> dict[str, bool]:
-    """Every version an arm of the model is known to have, newest first, and whether an arm is ready to serve it."""
-    found: dict[str, bool] = {}
-    for arm in route.arms:
-        for version in arm.versions or {arm.version or "1"}:
-            found[version] = found.get(version, False) or arm.ready
-    return dict(sorted(found.items(), key=lambda item: _numbers(item[0]), reverse=True))
-
-
-def _numbers(version: str) -> tuple[tuple[int, str], ...]:
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in version.split("."))
-
-
 def _status(route: Route, version: str) -> dict[str, Any]:
-    known = versions(route)
+    known = route.known_versions()
     if version:
-        if version not in known:
+        number = version_number(version)
+        if number not in known:
             raise RequestError("not_found", f"Could not find version {version} of model {route.model}")
-        known = {version: known[version]}
+        known = {number: known[number]}
     return {
         "model_version_status": [
             {
-                "version": number,
+                "version": str(number),
                 "state": "AVAILABLE" if ready else "LOADING",
                 "status": {"error_code": "OK", "error_message": ""},
             }
@@ -87,14 +76,19 @@ def _status(route: Route, version: str) -> dict[str, Any]:
 
 
 def _metadata(route: Route, version: str) -> dict[str, Any]:
-    known = versions(route)
-    if version and version not in known:
+    known = route.known_versions()
+    if version and version_number(version) not in known:
         raise RequestError("not_found", f"Servable not found for request: Specific({route.model}, {version})")
     if route.signature is None:
         raise RequestError("not_found", f"the gateway knows no signature of model {route.model!r}")
     definition = _definition(route.signature)
+    number = version_number(version) if version else next(iter(known))
     return {
-        "model_spec": {"name": route.model, "signature_name": "", "version": version or next(iter(known))},
+        "model_spec": {
+            "name": route.model,
+            "signature_name": "",
+            "version": str(number),
+        },
         "metadata": {"signature_def": {"signature_def": {route.signature.signature_name: definition}}},
     }
 

@@ -13,6 +13,7 @@ from gateway.protocol import tfserving_grpc as codec
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.signature_file import Signature, TensorSpec
 from gateway.protocol.tensors import InferRequest, InferResponse, Tensor
+from gateway.protocol.versions import version_number
 
 LIMITS = codec.Limits(rows=8, bytes=1 << 20)
 ONE = Signature(
@@ -226,7 +227,7 @@ def test_answers_carry_typed_lists() -> None:
     [("1", 1), ("1.0", 1), ("12.0.0", 12), ("1.5", None), ("v1", None), ("", None), ("-1", None), (str(2**63), None)],
 )
 def test_versions_as_numbers(version: str, number: int | None) -> None:
-    assert codec.version_number(version) == number
+    assert version_number(version) == number
 
 
 def test_answers_under_the_clients_name() -> None:
