@@ -23,7 +23,7 @@ MAX_HEAD = 64 * 1024
 MAX_BODY = 1 << 30
 MAX_CONNECTIONS = 4096
 IDLE_SECONDS = 600
-RECEIVE = 256 * 1024
+RECEIVE = 64 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,20 @@ class _Refused(Exception):
 
 
 class HttpServer:
-    """Listens on one address from construction on; answers from `start` on."""
+    """Has its address from construction on, so that a used port is refused early; listens and answers from `start` on.
+
+    Until then a connection is refused, as by a server that is not up: it must not wait for seconds in a backlog.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._listener = socket.create_server(address, family=family, backlog=1024)
+        self._listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(address)
+        except OSError:
+            self._listener.close()
+            raise
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._server = b""
@@ -75,6 +84,7 @@ class HttpServer:
     def start(self, handler: Handler, server: str) -> None:
         """Accept connections in a background thread; `server` is the value of the `server` header of every answer."""
         self._handler, self._server = handler, server.encode()
+        self._listener.listen(1024)
         threading.Thread(target=self._accept, name="http-accept", daemon=True).start()
 
     def stop(self, seconds: float) -> bool:
@@ -174,13 +184,14 @@ class _Connection:
                 self._stream.shutdown(socket.SHUT_RD)
 
     def _serve(self) -> None:
-        receive, feed = self._stream.recv, self._parser.feed_data
-        while data := receive(RECEIVE):
+        receive, feed = self._stream.recv_into, self._parser.feed_data
+        buffer = memoryview(bytearray(RECEIVE))
+        while received := receive(buffer):
             self._busy = True
             if self._in_head:
-                self._head += len(data)
+                self._head += received
             try:
-                feed(data)
+                feed(buffer[:received])
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
                 status = cause.status if isinstance(cause, _Refused) else 400
