@@ -62,6 +62,7 @@ def options(config: Any, profile: str, **given: Any) -> Any:
         http=str(reachable(listen.http)),
         grpc=str(reachable(listen.grpc)),
         admin_token=config.token(),
+        tls_ca=listen.tls.cert if listen.tls else None,
         out_dir=config.base / ".abgate" / "runs",
         backends_info=info,
         artifacts=config.base / "model_store" / "artifacts",

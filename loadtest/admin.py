@@ -6,6 +6,7 @@ A thin client on the standard library; it never retries. Judging what comes back
 from __future__ import annotations
 
 import json
+import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException
@@ -16,11 +17,15 @@ class AdminError(Exception):
     """The admin API could not be used; the text says how it failed."""
 
 
-def fetch(url: str, token: str | None = None, method: str = "GET", timeout: float = 3.0) -> bytes:
+def fetch(
+    url: str, token: str | None = None, method: str = "GET", timeout: float = 3.0, cafile: str | None = None
+) -> bytes:
     """A response's body; raises AdminError for anything but a 200."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, method=method, headers=headers, data=b"" if method == "POST" else None)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment is for elsewhere
+    tls = [urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=cafile))] if cafile else []
+    # without proxies: one in the environment is meant for elsewhere
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *tls)
     try:
         with opener.open(request, timeout=timeout) as response:
             return bytes(response.read())
@@ -34,14 +39,15 @@ def fetch(url: str, token: str | None = None, method: str = "GET", timeout: floa
 
 
 class Admin:
-    """The admin API at one address."""
+    """The admin API at one address; over TLS where the certificates to trust are given."""
 
-    def __init__(self, address: str, token: str | None) -> None:
-        self._base = f"http://{address}/admin/v1"
+    def __init__(self, address: str, token: str | None, cafile: str | None = None) -> None:
+        self._base = f"{'https' if cafile else 'http'}://{address}/admin/v1"
+        self._cafile = cafile
         self._token = token
 
     def _json(self, path: str, method: str = "GET", timeout: float = 3.0) -> dict[str, Any]:
-        body = fetch(f"{self._base}{path}", self._token, method, timeout)
+        body = fetch(f"{self._base}{path}", self._token, method, timeout, self._cafile)
         try:
             document = json.loads(body)
         except ValueError as error:

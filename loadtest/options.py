@@ -17,6 +17,7 @@ class RunOptions:
     names targets. admin: host:port of the admin API, None: http. duration, warmup in seconds; rate in requests a second.
     direct: name of a backend to load without the gateway. workers: 0 runs Locust in one process, n in a master and n
     workers. backends_info: the supervisor's file. artifacts: where models' inputs and manifests are looked for.
+    tls_ca: the certificates to trust when the gateway's listeners speak TLS, None when they do not.
     config_path, config_text: the abgate.yaml in force, for addresses and for the record. progress: show it on the
     terminal. hold_ui: with ui, keep Locust's page open after the run until interrupted.
     """
@@ -37,6 +38,7 @@ class RunOptions:
     ui_port: int | None = None
     hold_ui: bool = True
     out_dir: Path = Path(".abgate/runs")
+    tls_ca: Path | None = None
     backends_info: Path = Path(".abgate/run/backends.json")
     artifacts: Path = Path("model_store/artifacts")
     config_path: Path | None = None

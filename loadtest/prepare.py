@@ -79,7 +79,9 @@ def prepare(options: RunOptions) -> Prepared:
     admin, experiment, dropped = None, {}, None
     pids = tuple(pid for pid in (gateway_pid(info),) if pid)
     if target.kind == "gateway":
-        admin = Admin(reachable(options.admin or target.http, "the admin API's address"), options.admin_token)
+        admin = Admin(
+            reachable(options.admin or target.http, "the admin API's address"), options.admin_token, target.tls_ca
+        )
         experiment = _experiment(admin, profile.model)
         pids = _gateway_pids(admin) or pids
         dropped = admin.records().get("dropped")

@@ -108,6 +108,7 @@ def choose_target(options: RunOptions, profile: Profile, backends: Mapping[str, 
             "gateway",
             reachable(profile.targets.http or options.http, "the gateway's HTTP address"),
             reachable(profile.targets.grpc or options.grpc, "the gateway's gRPC address"),
+            tls_ca=str(options.tls_ca.absolute()) if options.tls_ca else None,
         )
     backend = backends.get(options.direct)
     if backend is None:

@@ -16,12 +16,16 @@ Kind = Literal["gateway", "tensorflow_serving", "torchserve"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a run sends to. arm names a direct run's only server; "" where the gateway's answer names the arm."""
+    """What a run sends to. arm names a direct run's only server; "" where the gateway's answer names the arm.
+
+    tls_ca: file of the certificates to trust when the listeners speak TLS, None when they do not.
+    """
 
     kind: Kind
     http: str
     grpc: str
     arm: str = ""
+    tls_ca: str | None = None
 
     def protocol(self, wanted: str) -> str:
         """What the ledger calls the protocol: the client's for TF Serving's, TorchServe's own where it is spoken."""
@@ -38,7 +42,7 @@ def split_address(address: str, where: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def request_head(target: Target, model: str) -> bytes:
+def request_head(target: Target, model: str, timeout: float) -> bytes:
     """Everything of an HTTP request up to the value of content-length, which is followed by unit_line and the body."""
     if target.kind == "torchserve":
         lines = [
@@ -47,7 +51,11 @@ def request_head(target: Target, model: str) -> bytes:
             "x-abgate-format: tfs-json",
         ]
     else:
-        lines = [f"POST /v1/models/{model}:predict HTTP/1.1", "content-type: application/json"]
+        lines = [
+            f"POST /v1/models/{model}:predict HTTP/1.1",
+            "content-type: application/json",
+            f"x-request-timeout: {timeout:g}",  # the deadline a gRPC call carries by itself
+        ]
     lines += [f"host: {target.http.removeprefix('http://').rstrip('/')}", "user-agent: abgate-loadtest", "accept: */*"]
     return ("\r\n".join(lines) + "\r\ncontent-length: ").encode("ascii")
 

@@ -6,6 +6,7 @@ request id are read from the initial metadata.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -38,7 +39,12 @@ class GrpcUser(LoadUser):
         """Open a channel of its own."""
         job = session.job
         host, port = split_address(job.target.grpc, "grpc target")
-        self._channel = grpc.insecure_channel(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", options=_OPTIONS)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if job.target.tls_ca:
+            credentials = grpc.ssl_channel_credentials(Path(job.target.tls_ca).read_bytes())
+            self._channel = grpc.secure_channel(address, credentials, options=_OPTIONS)
+        else:
+            self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._call = self._channel.unary_unary(grpc_method(job.target))
         self._timeout = job.profile.timeout
         self._unit_header = job.unit_header

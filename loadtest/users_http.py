@@ -9,7 +9,7 @@ from __future__ import annotations
 from select import POLLERR, POLLHUP, POLLIN
 from time import perf_counter
 
-from gevent import select, socket
+from gevent import select, socket, ssl
 from geventhttpclient._parser import HTTPParseError, HTTPResponseParser
 
 from loadtest.answers import Judge, rows_of_json
@@ -69,8 +69,9 @@ class _Closed(Exception):
 class Connection:
     """One keep-alive connection, opened when needed. timeout in seconds, for the whole answer."""
 
-    def __init__(self, host: str, port: int, timeout: float) -> None:
+    def __init__(self, host: str, port: int, timeout: float, context: ssl.SSLContext | None = None) -> None:
         self._address = (host, port)
+        self._context = context
         self._timeout = timeout
         self._socket: socket.socket | None = None
         self._used = 0.0
@@ -107,6 +108,8 @@ class Connection:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, self._timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context is not None:
+                self._socket = self._context.wrap_socket(self._socket, server_hostname=self._address[0])
         return self._socket
 
     def close(self) -> None:
@@ -126,8 +129,9 @@ class RestUser(LoadUser):
         """Prepare the fixed parts of every request; the connection opens with the first."""
         job = session.job
         host, port = split_address(job.target.http, "http target")
-        self._connection = Connection(host, port, job.profile.timeout)
-        self._head = request_head(job.target, job.profile.model)
+        context = ssl.create_default_context(cafile=job.target.tls_ca) if job.target.tls_ca else None
+        self._connection = Connection(host, port, job.profile.timeout, context)
+        self._head = request_head(job.target, job.profile.model, job.profile.timeout)
         self._unit_line = unit_line(job.unit_header)
         self._output = job.output
 

@@ -13,9 +13,11 @@ import asyncio
 import hashlib
 import json
 import os
+import ssl
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -167,12 +169,24 @@ class _Handler(grpc.GenericRpcHandler):
         return self._handlers.get(details.method)
 
 
-async def serve(state: State) -> None:
+def listen_grpc(rpc: grpc.Server, certificate: str, key: str) -> int:
+    """A free port of the gRPC server, with TLS where a certificate is named."""
+    if not certificate:
+        return int(rpc.add_insecure_port("127.0.0.1:0"))
+    pair = [(Path(key).read_bytes(), Path(certificate).read_bytes())]
+    return int(rpc.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair)))
+
+
+async def serve(state: State, certificate: str) -> None:
     """Serve both protocols on free ports until standard input ends."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Http(state), "127.0.0.1", 0)
+    context, key = None, certificate.replace(".pem", ".key")
+    if certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate, key)
+    server = await loop.create_server(lambda: Http(state), "127.0.0.1", 0, ssl=context)
     rpc = grpc.server(ThreadPoolExecutor(8), handlers=[_Handler(state)])
-    port = rpc.add_insecure_port("127.0.0.1:0")
+    port = listen_grpc(rpc, certificate, key)
     rpc.start()
     http = server.sockets[0].getsockname()[1]
     print(json.dumps({"http": f"127.0.0.1:{http}", "grpc": f"127.0.0.1:{port}", "pid": os.getpid()}), flush=True)
@@ -186,4 +200,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--break-arm", default="")
     parser.add_argument("--wrong-arm", default="")
-    asyncio.run(serve(State(**vars(parser.parse_args()))))
+    parser.add_argument("--certificate", default="")
+    given = vars(parser.parse_args())
+    certificate = given.pop("certificate")
+    asyncio.run(serve(State(**given), certificate))

@@ -2,9 +2,12 @@
 
 import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ import pytest
 from arro3.io import read_parquet
 from rich.console import Console
 
+from loadtest.generator import free_port
 from loadtest.run import RunOptions, RunResult, run
 
 FAKE = Path(__file__).with_name("loadtest_fake.py")
@@ -206,8 +210,6 @@ def test_an_interrupted_run_is_written_and_leaves_no_process(tmp_path: Path, num
         "print(result.run_dir); sys.exit(result.exit_code)"
     )
     with fake_gateway() as address:
-        import pickle
-
         options = options_of(tmp_path, address, duration=60.0)
         process = subprocess.Popen(
             [sys.executable, "-c", code, pickle.dumps(options).hex()], stdout=subprocess.PIPE, text=True
@@ -240,8 +242,6 @@ def test_a_generator_that_dies_is_no_result(tmp_path: Path) -> None:
             killed.extend(locusts(tmp_path))
             os.kill(killed[0], signal.SIGKILL)
 
-        import threading
-
         thread = threading.Thread(target=kill)
         thread.start()
         result = run(options_of(tmp_path, address, duration=60.0))
@@ -253,8 +253,6 @@ def test_a_generator_that_dies_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_generator_whose_parent_is_killed_ends_by_itself(tmp_path: Path) -> None:
-    import pickle
-
     code = "import sys, pickle; from loadtest.run import run; run(pickle.loads(bytes.fromhex(sys.argv[1])))"
     with fake_gateway() as address:
         options = options_of(tmp_path, address, duration=60.0)
@@ -280,10 +278,6 @@ def test_locusts_page_is_open_while_the_run_goes_on(tmp_path: Path) -> None:
             return body if b"tfs-rest" in body else b""
 
         pages.append(wait_for(page))
-
-    import threading
-
-    from loadtest.generator import free_port
 
     port = free_port()
     with fake_gateway() as address:
@@ -318,6 +312,19 @@ def test_a_direct_run_goes_past_the_gateway(tmp_path: Path, kind: str, protocols
     assert all(row["correct"] for row in rows)
     assert document["kind"] == "direct"
     assert document["arms"]["only"]["kind"] == kind
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_gateway_behind_tls(tmp_path: Path) -> None:
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    files = ["-keyout", str(tmp_path / "tls.key"), "-out", str(tmp_path / "tls.pem")]
+    subprocess.run([*command.split(), *files], check=True, capture_output=True)
+    with fake_gateway("--certificate", str(tmp_path / "tls.pem")) as address:
+        result = run(options_of(tmp_path, address, tls_ca=tmp_path / "tls.pem"))
+    assert (result.exit_code, result.reasons) == (0, ())
+    assert {row["protocol"] for row in ledger_of(result)} == {"tfs-rest", "tfs-grpc"}
 
 
 @pytest.mark.parametrize(

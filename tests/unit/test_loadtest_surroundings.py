@@ -101,10 +101,12 @@ def test_a_server_that_cannot_be_loaded(direct: str, problem: str) -> None:
 
 
 def test_the_head_of_a_request() -> None:
-    gateway = request_head(Target("gateway", "h:1", "g:1"), "m") + b"2" + unit_line("x-user-id") + b"u"
-    assert gateway.startswith(b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-type: application/json\r\nhost: h:1\r\n")
+    gateway = request_head(Target("gateway", "h:1", "g:1"), "m", 2.5) + b"2" + unit_line("x-user-id") + b"u"
+    assert gateway.startswith(
+        b"POST /v1/models/m:predict HTTP/1.1\r\ncontent-type: application/json\r\nx-request-timeout: 2.5\r\nhost: h:1\r\n"
+    )
     assert gateway.endswith(b"\r\ncontent-length: 2\r\nx-user-id: u")
-    torchserve = request_head(Target("torchserve", "h:1", "g:1"), "m")
+    torchserve = request_head(Target("torchserve", "h:1", "g:1"), "m", 2.5)
     assert torchserve.startswith(b"POST /predictions/m HTTP/1.1\r\ncontent-type: application/octet-stream\r\n")
     assert b"\r\nx-abgate-format: tfs-json\r\n" in torchserve
 
