@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import socket
 import threading
@@ -110,7 +111,7 @@ def _batching(flags: Flags) -> BatchingParameters | None:
             raise ConfigError("--batching_parameters_file is set without --enable_batching")
         return None
     if not flags.batching_parameters_file:
-        return BatchingParameters(num_batch_threads=flags.tensorflow_inter_op_parallelism or 2)
+        return BatchingParameters(num_batch_threads=os.cpu_count() or 1)
     return read_batching_parameters(flags.batching_parameters_file)
 
 

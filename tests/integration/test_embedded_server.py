@@ -150,7 +150,7 @@ def served(saved, tmp_path_factory):
 def batching(saved, tmp_path_factory):
     """The batching process: two models of the same shape and name of signature, batches of up to 8."""
     folder = tmp_path_factory.mktemp("batching")
-    (folder / "models").write_text(config(saved, "rows", "threes", "reference"))
+    (folder / "models").write_text(config(saved, "rows", "threes", "reference", "conv"))
     (folder / "monitoring").write_text("prometheus_config { enable: true }")
     (folder / "batching").write_text(
         "max_batch_size { value: 8 } batch_timeout_micros { value: 5000 } num_batch_threads { value: 2 }"
@@ -167,7 +167,7 @@ def batching(saved, tmp_path_factory):
         "--tensorflow_inter_op_parallelism=5",
     )
     try:
-        server.wait_for("rows", "threes", "reference")
+        server.wait_for("rows", "threes", "reference", "conv")
         yield server
     finally:
         server.stop()
@@ -341,15 +341,14 @@ def test_other_paths_are_404_and_not_json(served):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 8), (64,), (), (1, 2, 8, 8, 1)])
-def test_a_wrong_rank_is_an_error_and_not_the_end(served, shape):
-    body = {"inputs": np.full(shape, 0.5).tolist()}
-    status, answer = served.predict("conv", body)
-    assert status == 400
-    assert answer["error"]
-    status, answer = served.predict("conv", {"instances": np.full((2, 8, 8, 1), 0.5).tolist()})
-    assert status == 200
-    assert np.allclose(np.sum(answer["predictions"], axis=1), 1.0)
-    assert served.process.poll() is None
+def test_a_wrong_rank_is_an_error_and_not_the_end(served, batching, shape):
+    for server in (served, batching):
+        status, answer = server.predict("conv", {"inputs": np.full(shape, 0.5).tolist()})
+        assert (status, bool(answer["error"])) == (400, True)
+        status, answer = server.predict("conv", {"instances": np.full((2, 8, 8, 1), 0.5).tolist()})
+        assert status == 200
+        assert np.allclose(np.sum(answer["predictions"], axis=1), 1.0)
+        assert server.process.poll() is None
 
 
 # HTTP framing
