@@ -101,7 +101,8 @@ def read_batching_parameters(path: str) -> BatchingParameters:
     limits["num_batch_threads"] = limits["num_batch_threads"] or os.cpu_count() or 1
     return BatchingParameters(
         **limits,
-        allowed_batch_sizes=allowed or ((executed,) if executed else ()),
+        # the in-graph batcher splits only with allowed sizes; with every size allowed it pads nothing
+        allowed_batch_sizes=allowed or tuple(range(1, executed + 1)),
         enable_large_batch_splitting=splitting,
         max_execution_batch_size=executed,
     )
