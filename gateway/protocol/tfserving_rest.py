@@ -42,10 +42,19 @@ def decode_request(body: bytes, signature: Signature) -> InferRequest:
     return InferRequest(signature.model, inputs, signature_name=signature.signature_name)
 
 
-def encode_request(request: InferRequest) -> bytes:
-    """The request in column format, every input named; BYTES as {"b64": ...}."""
+def encode_request(request: InferRequest, column: bool = True) -> bytes:
+    """The request in column format, every input named; BYTES as {"b64": ...}.
+
+    column False asks for the row format ("instances"); inputs that do not share their rows have the column format alone.
+    """
     head = {"signature_name": request.signature_name} if request.signature_name else {}
-    return _dumps({**head, "inputs": {tensor.name: _values(tensor, b64=True) for tensor in request.inputs}})
+    values = {tensor.name: _values(tensor, b64=True) for tensor in request.inputs}
+    rows = {tensor.shape[:1] for tensor in request.inputs}
+    if column or len(rows) != 1 or () in rows:
+        return _dumps({**head, "inputs": values})
+    if len(values) == 1:
+        return _dumps({**head, "instances": next(iter(values.values()))})
+    return _dumps({**head, "instances": _rows(list(values), list(values.values()))})
 
 
 def decode_response(body: bytes, signature: Signature) -> tuple[Tensor, ...]:
@@ -79,11 +88,14 @@ def encode_response(response: InferResponse, column: bool) -> bytes:
             raise UpstreamError("upstream_invalid", f"Tensor name: {tensor.name} has no shape information")
     if len(tensors) == 1:
         return _dumps({"predictions": values[0]})
-    lists = [value if isinstance(value, list) else list(value) for value in values]
-    if len({len(rows) for rows in lists}) > 1:
+    if len({tensor.shape[0] for tensor in tensors}) > 1:
         raise UpstreamError("upstream_invalid", "outputs differ in rows: ask for the column format ('inputs')")
-    names = [tensor.name for tensor in tensors]
-    return _dumps({"predictions": [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]})
+    return _dumps({"predictions": _rows([tensor.name for tensor in tensors], values)})
+
+
+def _rows(names: list[str], values: list[Any]) -> list[dict[str, Any]]:
+    """Whole tensors as one object a row."""
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def _by_name(value: Any, outputs: tuple[TensorSpec, ...], *, row: bool) -> dict[str, Any]:

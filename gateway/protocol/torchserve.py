@@ -2,8 +2,8 @@
 
 Two forms. "oip-binary" is our own handler's: the header (over gRPC the input's key) names the form, answers tell batch
 size and queue time, and over gRPC come in an envelope with a status, because TorchServe ignores a handler's status there:
-b"ABG1" | u32 little-endian length | JSON head | payload. "tfs-json" is a user's own handler that takes TF Serving's JSON:
-plain bodies, key "body", no envelope. Which path and which connection is the client's business, not this module's.
+b"ABG1" | u32 little-endian length | JSON head | payload. "tfs-json" is a user's own handler that takes TF Serving's JSON in
+row format ("instances"): plain bodies, key "body", no envelope. Which path and which connection is the client's business.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def encode_payload(request: InferRequest, form: str) -> bytes:
     """The body (HTTP) or input value (gRPC) for a handler that takes `form`."""
     if form == OIP_BINARY:
         return oip_binary.encode_request(request)
-    return tfserving_rest.encode_request(request)
+    return tfserving_rest.encode_request(request, column=False)
 
 
 def decode_payload(

@@ -52,7 +52,8 @@ class GrpcServer:
         server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(settings.reuse_port)),  # else two servers share a port and never know
-                ("grpc.max_receive_message_length", settings.body_limit),
+                # grpc itself refuses without a record; up to twice the limit the gateway does it, with one
+                ("grpc.max_receive_message_length", 2 * settings.body_limit),
                 ("grpc.max_send_message_length", -1),
                 # clients behind load balancers ping; that is no reason to drop them
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -119,7 +119,12 @@ class Predict:
         self, call: Call, payload: bytes, metadata: Mapping[str, Any], remaining: float | None
     ) -> tuple[bytes, BatchInfo]:
         """The request's answer, or a RequestError."""
-        big = self._settings.offload_bytes
+        settings = self._settings
+        if len(payload) > settings.body_limit:
+            raise RequestError(
+                "too_large", f"the message has {len(payload)} bytes, at most {settings.body_limit} are taken"
+            )
+        big = settings.offload_bytes
         aside = len(payload) >= big
         asked = _Asked(payload, self._patterns.find(payload))
         if asked.pattern is None and aside:

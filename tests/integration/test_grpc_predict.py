@@ -138,11 +138,14 @@ async def test_a_forced_arm_where_that_is_not_allowed() -> None:
         assert nothing_forwarded(it)
 
 
-async def test_a_body_over_the_limit() -> None:
+@pytest.mark.parametrize(("values", "records"), [(1100, 1), (4000, 0)])
+async def test_a_body_over_the_limit(values: int, records: int) -> None:
+    """Far over it, grpc does not even take the message in: then there is no record."""
     async with gate(body_limit=4096) as it:
-        error = await refused(it.predict(request([[0.0] * 2000]), "tf"))
+        error = await refused(it.predict(request([[0.0] * values]), "tf"))
         assert error.code() is Code.RESOURCE_EXHAUSTED
         assert nothing_forwarded(it)
+        assert [record.error_kind for record in it.rows.records] == ["too_large"] * records
 
 
 @pytest.mark.parametrize(

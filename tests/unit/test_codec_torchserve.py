@@ -74,7 +74,12 @@ def test_the_form_is_the_inputs_key() -> None:
 def test_payloads() -> None:
     binary = codec.encode_payload(REQUEST, "oip-binary")
     assert oip_binary.decode_request(binary, "m").inputs[0].data.tolist() == [[1.0, 2.0]]
-    assert b"1.0" in codec.encode_payload(REQUEST, "tfs-json")
+    assert codec.encode_payload(REQUEST, "tfs-json") == b'{"instances":[[1.0,2.0]]}'
+    flags = Tensor("flag", "BOOL", np.array([True]))
+    two = InferRequest("m", (*REQUEST.inputs, flags))
+    assert codec.encode_payload(two, "tfs-json") == b'{"instances":[{"x":[1.0,2.0],"flag":true}]}'
+    uneven = InferRequest("m", (*REQUEST.inputs, Tensor("t", "FP32", np.array(0.5, "<f4"))))
+    assert codec.encode_payload(uneven, "tfs-json") == b'{"inputs":{"x":[[1.0,2.0]],"t":0.5}}'
 
 
 def test_an_answer_in_its_envelope() -> None:
