@@ -16,8 +16,6 @@ import numpy as np
 
 from backends.embedded.errors import Code, ServingError
 
-CALLER_THREAD = -1  # RunOptions.inter_op_thread_pool: run the operators on the calling thread
-
 RawCall = Callable[..., list[np.ndarray]]
 
 
@@ -40,18 +38,17 @@ class GraphSession:
         with self.graph.as_default():
             self.meta_graph = tf.compat.v1.saved_model.load(self.session, list(tags), directory)
 
-    def callable(self, feeds: Sequence[str], fetches: Sequence[str], pool: int = 0) -> RawCall:
+    def callable(self, feeds: Sequence[str], fetches: Sequence[str]) -> RawCall:
         """Return f(*arrays in feed order) -> arrays in fetch order; raises ServingError with TensorFlow's own message."""
-        return make_callable(self.session, feeds, fetches, pool)
+        return make_callable(self.session, feeds, fetches)
 
 
-def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str], pool: int = 0) -> RawCall:
-    """Build a callable on a session; `pool` is RunOptions.inter_op_thread_pool (0: the session's, -1: the caller's thread)."""
+def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) -> RawCall:
+    """Build a callable on a session; see GraphSession.callable."""
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
 
     options = config_pb2.CallableOptions(feed=list(feeds), fetch=list(fetches))
-    options.run_options.inter_op_thread_pool = pool
     run = session._make_callable_from_options(options)
     op_error = tf.errors.OpError
 
@@ -85,19 +82,18 @@ def check_runtime(parallelism: Parallelism) -> str:
     with tf.Graph().as_default(), tf.compat.v1.Session(config=_config(parallelism)) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 1])
         y = x * 2.0
-        for pool in (0, CALLER_THREAD):
-            try:
-                call = make_callable(session, [x.name], [y.name], pool)
-                (answer,) = call(np.array([1.0, 2.0], np.float32))
-            except (AttributeError, TypeError, ServingError) as error:
-                raise RuntimeError(f"Session callable does not work ({error}): {hint}") from error
-            if answer.tolist() != [2.0, 4.0]:
-                raise RuntimeError(f"Session callable answered {answer.tolist()} for 2 * [1, 2]: {hint}")
-            try:
-                call(np.array([1], np.int32))
-            except ServingError as error:
-                if error.code is not Code.INVALID_ARGUMENT:
-                    raise RuntimeError(f"Session callable answered {error} for a wrong type: {hint}") from error
-            else:
-                raise RuntimeError(f"Session callable took int32 for float: {hint}")
+        try:
+            call = make_callable(session, [x.name], [y.name])
+            (answer,) = call(np.array([1.0, 2.0], np.float32))
+        except (AttributeError, TypeError, ServingError) as error:
+            raise RuntimeError(f"Session callable does not work ({error}): {hint}") from error
+        if answer.tolist() != [2.0, 4.0]:
+            raise RuntimeError(f"Session callable answered {answer.tolist()} for 2 * [1, 2]: {hint}")
+        try:
+            call(np.array([1], np.int32))
+        except ServingError as error:
+            if error.code is not Code.INVALID_ARGUMENT:
+                raise RuntimeError(f"Session callable answered {error} for a wrong type: {hint}") from error
+        else:
+            raise RuntimeError(f"Session callable took int32 for float: {hint}")
     return version
