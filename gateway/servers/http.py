@@ -68,6 +68,8 @@ class InferenceProtocol(HttpToolsProtocol):
         self.completed = False  # a message ended in this feed
         self.progress = False  # a head ended in this feed
         self.feed_size = 0
+        self.body_bytes = 0  # of the request that uvicorn serves
+        self.raw_left = 0  # bytes still to come of a body the parser does not read: that of a request to upgrade
         self.idle_bytes = 0  # bytes since the last progress (a head's end, a piece of body)
         self.partial_since = 0.0
         self.idle_since = 0.0
@@ -100,12 +102,15 @@ class InferenceProtocol(HttpToolsProtocol):
         if self.discarding:
             return
         self.idle_since = 0.0
+        if self.raw_left:
+            self._raw_body(data)
+            return
         self.feed_size = len(data)
         self.completed = self.progress = False
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._no_upgrade()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._no_upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
             self._bad_request()
@@ -168,6 +173,8 @@ class InferenceProtocol(HttpToolsProtocol):
         """The latest request is complete."""
         self.completed = True
         self.in_head = True
+        if self.raw_left:
+            return
         self.partial_since = 0.0
         parts = self._parts
         cycle: Any = self.cycle
@@ -200,6 +207,8 @@ class InferenceProtocol(HttpToolsProtocol):
         elif target is None and not self.ended:
             self._to_uvicorn(url, headers)
             return
+        elif self.parser.should_upgrade():
+            self._read_past_upgrade(cycle, headers, length)
         self._urls.clear()
         fields.clear()
         self._queue(cycle)
@@ -270,6 +279,7 @@ class InferenceProtocol(HttpToolsProtocol):
         self.headers.extend(self._fields)
         self._urls.clear()
         self._fields.clear()
+        self.body_bytes = 0
         self.expect_100_continue = headers.get(b"expect", b"").lower() == b"100-continue"
         super().on_headers_complete()
 
@@ -280,11 +290,13 @@ class InferenceProtocol(HttpToolsProtocol):
         limit = self.frontend.settings.body_limit
         if type(cycle) is InferenceCycle:
             cycle.receive(parts)
-        elif len(cycle.body) + sum(map(len, parts)) > limit:
-            self._cut(413, f"the body is over the limit of {limit} bytes")
         else:
-            for part in parts:
-                super().on_body(part)
+            self.body_bytes += sum(map(len, parts))
+            if self.body_bytes > limit:
+                self._cut(413, f"the body is over the limit of {limit} bytes")
+            else:
+                for part in parts:
+                    super().on_body(part)
         parts.clear()
 
     def _pump(self) -> None:
@@ -352,13 +364,36 @@ class InferenceProtocol(HttpToolsProtocol):
         if not cycle.response_started:
             self.write_answer(status, error_body(message), False)
             cycle.disconnected = True
+            cycle.message_event.set()
         self.end(linger=True)
 
-    def _no_upgrade(self) -> None:
-        """No protocol is upgraded to: the request that asked is answered over HTTP/1.1, then the connection ends."""
+    # Upgrades (some clients offer h2c with every first request): none is made, the request is answered over HTTP/1.1
+
+    def _read_past_upgrade(self, cycle: InferenceCycle, headers: dict[bytes, bytes], length: int) -> None:
+        """The parser takes what follows an Upgrade for another protocol: the body is read here, by its declared length."""
+        cycle.keep_alive = False
+        if b"transfer-encoding" in headers:
+            cycle.refuse_early(400, "invalid_argument", "a chunked body and an Upgrade in one request")
+        else:
+            self.raw_left = length
+
+    def _no_upgrade(self, rest: bytes) -> None:
         cycle: Any = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if self.raw_left:
+            self._raw_body(rest)
+        elif cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
             self.discarding = True
-        else:
+        elif not self.ended:
             self.end(linger=True)
+
+    def _raw_body(self, data: bytes) -> None:
+        piece = data[: self.raw_left]
+        self.raw_left -= len(piece)
+        self._parts.append(piece)
+        if self.raw_left:
+            self._hand_body()
+            self.partial_since = self.loop.time()
+            return
+        self.discarding = True
+        self.on_message_complete()

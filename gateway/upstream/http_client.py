@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         surplus = False
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._status == 0 or self._receiver is None:
                 self._fail(f"an answer that is no HTTP/1.1: {error}")
                 return
