@@ -33,7 +33,9 @@ def problems(parts: Parts) -> list[str]:
         if experiment is not None:
             first = ids.setdefault(experiment.id, name)
             if first != name:
-                found.append(f"models.{name}.experiment.id: {experiment.id!r} is also the id of model {first!r}; ids are unique")
+                found.append(
+                    f"models.{name}.experiment.id: {experiment.id!r} is also the id of model {first!r}; ids are unique"
+                )
     return found
 
 
@@ -62,12 +64,14 @@ def _backends(parts: Parts) -> Iterator[str]:
             address = getattr(backend, key)
             if address is None:
                 continue
-            owner = taken.setdefault(address.authority, f"{where}.{key}")
+            mine = f"{where}.{key}"
+            local = backend.start == "local"  # servers that run already may share a port, behind a proxy for one
+            owner = taken.setdefault(address.authority, mine) if local else taken.get(address.authority, mine)
             shared = key == "metrics" and owner == f"{where}.http"  # TF Serving's metrics are a path of its REST port
-            if owner != f"{where}.{key}" and not shared:
-                yield f"{where}.{key}: {address.authority} is {owner}'s too; give each its own port"
+            if owner != mine and not shared and (local or owner.startswith("listen.")):
+                yield f"{mine}: {address.authority} is {owner}'s too; give each its own port"
             if backend.start == "local" and not address.is_loopback:
-                yield f"{where}.{key}: start: local runs servers on 127.0.0.1 only, not {address.host}"
+                yield f"{mine}: start: local runs servers on 127.0.0.1 only, not {address.host}"
         if backend.start == "none" and backend.binary is not None:
             yield f"{where}.binary: is for start: local; with start: none the server is running already"
         if backend.cores is not None and (not backend.cores or len(set(backend.cores)) != len(backend.cores)):

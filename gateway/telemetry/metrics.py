@@ -170,7 +170,9 @@ def _gateway(view: GatewayView, version: str) -> Iterator[Metric]:
         phase.add_metric([model], revision)
     yield phase
     names = ["model", "experiment", "arm", "assignment"]
-    assigned = CounterMetricFamily("abgate_assignments", "Requests by how their arm was found", labels=names)
+    assigned = CounterMetricFamily(
+        "abgate_assignments", "Requests a server was given, by how their arm was found", labels=names
+    )
     for labels, count in list(view.assignments.items()):
         assigned.add_metric(labels, count)
     yield assigned

@@ -23,8 +23,8 @@ from gateway.telemetry.journal import Journal, Row, orphans
 from gateway.telemetry.unit_hash import unit_hash
 
 _UNIT = Record._fields.index("unit_hash")
-_MODEL, _EXPERIMENT, _ASSIGNED, _SERVED, _ASSIGNMENT = map(
-    Record._fields.index, ("model", "experiment", "assigned_arm", "served_arm", "assignment")
+_MODEL, _EXPERIMENT, _SERVED, _ASSIGNMENT = map(
+    Record._fields.index, ("model", "experiment", "served_arm", "assignment")
 )
 _CHUNK = 64
 _TICK_S = 0.25
@@ -48,7 +48,7 @@ class Recorder:
         self._overflowed = 0  # by the event loop
         self._lost = 0  # by the thread
         self._written = 0
-        self.assignments: dict[tuple[str, str, str, str], int] = {}  # (model, experiment, arm, assignment) -> requests
+        self.assignments: dict[tuple[str, str, str, str], int] = {}  # (model, experiment, served arm, assignment)
         self._stopped = ""
         self._retry_at = 0.0
         self._journal: Journal | None = None
@@ -167,9 +167,8 @@ class Recorder:
         """Count assignments here rather than on the request's way: the row says all of it."""
         counts = self.assignments
         for row in rows:
-            arm = row[_SERVED] or row[_ASSIGNED]  # a forced request counts for the arm it was forced to
-            if arm:
-                key = (row[_MODEL], row[_EXPERIMENT], arm, row[_ASSIGNMENT])
+            if row[_SERVED]:
+                key = (row[_MODEL], row[_EXPERIMENT], row[_SERVED], row[_ASSIGNMENT])
                 counts[key] = counts.get(key, 0) + 1
 
     def _write_singly(self, rows: list[Row]) -> None:

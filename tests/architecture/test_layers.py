@@ -52,6 +52,7 @@ SINGLE = {
     "gateway.preflight": "assembly",
     "gateway.routing": "assembly",
     "gateway.app": "app",
+    "gateway.__main__": "cli",
     **{f"gateway.upstream.{name}": "policies" for name in ("outlier", "admission", "retry", "deadline")},
 }
 FAMILIES = {"gateway.config": "config", "gateway.cli": "cli"}  # config, config_schema, ...

@@ -232,6 +232,10 @@ def test_what_is_no_configuration_is_refused(text: str, words: str) -> None:
         parse(text, Path("abgate.yaml"))
 
 
+def test_servers_that_run_already_may_share_a_port() -> None:
+    assert str(read({"backends.tf.grpc": "127.0.0.1:8501"}).document.backends["tf"].grpc) == "127.0.0.1:8501"
+
+
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="abgate init"):
         load(tmp_path / "abgate.yaml")
