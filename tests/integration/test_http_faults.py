@@ -125,12 +125,12 @@ async def test_torchserve_requests_and_what_its_replies_tell() -> None:
 
 async def test_an_own_handler_gets_plain_json_and_needs_no_content_type_of_its_own() -> None:
     options: dict[str, Any] = {"kinds": {"a": "torchserve"}, "arm_format": "tfs-json"}
-    async with FakeServer(raw(b"HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\n[]")) as arm:
-        async with gateway({"a": arm.address}, **options) as gate:
-            answer = await gate.ask(request())
-            assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-            assert arm.requests[0].headers["content-type"] == "application/json"
-            assert not {name for name in arm.requests[0].headers if name.startswith("x-abgate")}
+    plain = raw(b"HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\n[]")
+    async with FakeServer(plain) as arm, gateway({"a": arm.address}, **options) as gate:
+        answer = await gate.ask(request())
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+        assert arm.requests[0].headers["content-type"] == "application/json"
+        assert not {name for name in arm.requests[0].headers if name.startswith("x-abgate")}
 
 
 async def test_a_connection_is_not_used_after_an_error_of_torchserve() -> None:

@@ -58,25 +58,28 @@ BAD_BODIES = [
 
 @pytest.mark.parametrize("kind", ["tensorflow_serving", "torchserve"])
 async def test_no_server_sees_a_refused_request(kind: str) -> None:
-    async with FakeServer() as a, FakeServer() as b:
-        async with gateway({"a": a.address, "b": b.address}, kinds={"a": kind, "b": kind}) as gate:
-            client = await gate.connect()
-            for number, body in enumerate(BAD_BODIES):
-                for headers in ({}, {"x_user_id": f"u{number}"}, {"x_abgate_arm": "b"}):
-                    answer = await client.ask(request(body, **headers))
-                    assert answer.status in (400, 413), body[:80]
-                    assert json.loads(answer.body)["error"]
-                    assert "x-abgate-arm" not in answer.headers  # none served it
-                    assert answer.headers["x-abgate-experiment"] == "exp"
-            for headers, status in (({"x_abgate_arm": "c"}, 400), ({"x_request_timeout": "x"}, 400)):
-                assert (await client.ask(request(**headers))).status == status
-            assert a.requests == b.requests == []
-            assert a.connections == b.connections == 0
-            assert {record.served_arm for record in gate.records} == {""}
-            assert {record.error_kind for record in gate.records} == {"invalid_argument", "too_large"}
-            assert len(gate.records) == 3 * len(BAD_BODIES) + 2
-            assert gate.arms["a"].in_flight == gate.arms["b"].in_flight == gate.plane.in_flight == 0
-            await client.close()
+    async with (
+        FakeServer() as a,
+        FakeServer() as b,
+        gateway({"a": a.address, "b": b.address}, kinds={"a": kind, "b": kind}) as gate,
+    ):
+        client = await gate.connect()
+        for number, body in enumerate(BAD_BODIES):
+            for headers in ({}, {"x_user_id": f"u{number}"}, {"x_abgate_arm": "b"}):
+                answer = await client.ask(request(body, **headers))
+                assert answer.status in (400, 413), body[:80]
+                assert json.loads(answer.body)["error"]
+                assert "x-abgate-arm" not in answer.headers  # none served it
+                assert answer.headers["x-abgate-experiment"] == "exp"
+        for headers, status in (({"x_abgate_arm": "c"}, 400), ({"x_request_timeout": "x"}, 400)):
+            assert (await client.ask(request(**headers))).status == status
+        assert a.requests == b.requests == []
+        assert a.connections == b.connections == 0
+        assert {record.served_arm for record in gate.records} == {""}
+        assert {record.error_kind for record in gate.records} == {"invalid_argument", "too_large"}
+        assert len(gate.records) == 3 * len(BAD_BODIES) + 2
+        assert gate.arms["a"].in_flight == gate.arms["b"].in_flight == gate.plane.in_flight == 0
+        await client.close()
 
 
 async def test_forcing_an_arm_where_that_is_not_allowed() -> None:
