@@ -12,9 +12,8 @@ import gc
 import os
 import random
 import secrets
-import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,13 @@ from gateway.servers.admin import AdminParts, Readiness, create_app
 from gateway.servers.grpc import GrpcServer, GrpcSettings
 from gateway.servers.http import HttpSettings, make_protocol_class
 from gateway.storage import AuditFile, StateFile
-from gateway.telemetry.logs import configure as configure_logs
 from gateway.telemetry.loop_lag import LoopLag
 from gateway.telemetry.metrics import GatewayView, Metrics
 from gateway.telemetry.recorder import Recorder
 from gateway.telemetry.unit_hash import load_key
 from gateway.upstream.grpc_client import GrpcArm
 from gateway.upstream.http_client import HttpArm
+from gateway.upstream.import_signature import wait_for_signature
 from gateway.upstream.probe import Place, Probe
 
 
@@ -75,7 +74,8 @@ class Gateway:
         self.lag = LoopLag(self._lagged)
         self.http: Address | None = None
         self.grpc: Address | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._importing: set[str] = set()
 
     # ---- build and start ----
 
@@ -93,6 +93,7 @@ class Gateway:
             self.recorder.start()
             self.lag.start()
             self.probe.start()
+            self._import_signatures()
             await self._start_http(listener)
         except BaseException:
             listener.close()
@@ -101,6 +102,29 @@ class Gateway:
         gc.collect()
         gc.freeze()  # a full collection over what imports made (150,000 objects) would stop every request for 30 ms
         self._log.info("gateway.serving", http=str(self.http), grpc=str(self.grpc or ""), pid=os.getpid())
+
+    def _import_signatures(self) -> None:
+        """Ask a TensorFlow Serving arm of each model with `signature: import`, in the background, until it answers."""
+        backends = self.config.document.backends
+        for (model, _), arm in self.routing.named().items():
+            if arm.kind != "tensorflow_serving" or model in self.routing.signatures or model in self._importing:
+                continue
+            if self.config.signature_path(model) is None:
+                self._importing.add(model)
+                self._spawn(self._import(model, arm, backends[arm.backend].http))
+
+    async def _import(self, model: str, arm: Arm, address: Address) -> None:
+        signature = await wait_for_signature(address, arm.model, model)
+        self._importing.discard(model)
+        if model in self.control.snapshot.models:  # a reload may have removed it
+            self.routing.signatures[model] = signature
+            self.routing.apply(self.control.snapshot)
+            self._log.info("signature.imported", model=model, server=str(address))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _start_grpc(self) -> Address:
         document, tls = self.config.document, self._prepared.tls
@@ -167,9 +191,7 @@ class Gateway:
 
     def _retire(self, arm: Arm) -> None:
         """Close an arm's clients when its last request has ended."""
-        task = asyncio.get_running_loop().create_task(self._close_arm(arm))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._close_arm(arm))
 
     async def _close_arm(self, arm: Arm) -> None:
         while arm.in_flight > 0:  # noqa: ASYNC110 - once per reload; an event would cost every request
@@ -234,10 +256,12 @@ class Gateway:
         prepared = prepare(config, self.control.state)
 
         def put() -> None:
-            self.routing.configure(config, prepared.signatures)
+            kept = {name: found for name, found in self.routing.signatures.items() if config.imports(name)}
+            self.routing.configure(config, {**kept, **prepared.signatures})
 
         outcome = await self.control.reload(config.specs(), author, put)
         self.config = config
+        self._import_signatures()
         self._log.info("config.reloaded", revision=outcome.revision, who=author.who, sha256=config.sha256)
         return outcome
 
@@ -291,46 +315,3 @@ def fixed_changes(old: Config, new: Config) -> list[str]:
     """The sections that differ and cannot change without a restart."""
     before, after = old.document, new.document
     return [key for key in type(before).model_fields if key != "models" and getattr(before, key) != getattr(after, key)]
-
-
-async def serve(prepared: Prepared, info_file: Path | None = None) -> None:
-    """Run a gateway until SIGTERM or SIGINT; SIGHUP reloads. A second SIGINT ends it at once."""
-    loop = asyncio.get_running_loop()
-    gateway = Gateway(prepared, info_file)
-    stop = asyncio.Event()
-
-    def asked_to_stop() -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
-
-    async def reload() -> None:
-        try:
-            await gateway.reload(Author("SIGHUP", "signal"))
-        except ConfigError as error:
-            structlog.get_logger("abgate").error("config.refused", problems=list(error.problems))
-
-    reloads: set[asyncio.Task[None]] = set()
-
-    def asked_to_reload() -> None:
-        task = loop.create_task(reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGINT, asked_to_stop)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, asked_to_reload)
-    await gateway.start()
-    await stop.wait()
-    await gateway.stop()
-
-
-def run(config: Config, info_file: Path | None = None) -> None:
-    """Check, then serve until told to stop; raises ConfigError or StartError before anything is served."""
-    import uvloop
-
-    prepared = prepare(config)
-    logging = config.document.logging
-    configure_logs(logging.format, logging.level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(prepared, info_file))

@@ -17,7 +17,7 @@ from gateway.cli_config import CONFIG_OPTION
 )  # fmt: skip
 def serve(path: Path, backends_info: Path | None) -> None:
     """Run the gateway until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
-    from gateway.app import run
     from gateway.config import load
+    from gateway.process import run
 
     run(load(path), backends_info)

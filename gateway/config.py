@@ -52,6 +52,10 @@ class Config:
         given = self.document.models[model].signature
         return None if given == "import" else given or self.artifacts(model) / "signature.json"
 
+    def imports(self, model: str) -> bool:
+        """Whether there is such a model and its signature comes from a server."""
+        return model in self.document.models and self.document.models[model].signature == "import"
+
     def artifact(self, model: str, arm: str) -> Path:
         """What a local backend serves for an arm: its artifact, or the built one of the backend's kind."""
         section = self.document.models[model].arms[arm]

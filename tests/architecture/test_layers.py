@@ -52,6 +52,7 @@ SINGLE = {
     "gateway.preflight": "assembly",
     "gateway.routing": "assembly",
     "gateway.app": "app",
+    "gateway.process": "app",
     "gateway.__main__": "cli",
     **{f"gateway.upstream.{name}": "policies" for name in ("outlier", "admission", "retry", "deadline")},
 }
@@ -372,7 +373,7 @@ def test_the_gateway_process_imports_nothing_heavy_and_starts_nothing() -> None:
     program = f"""
 import sys, threading, os
 before = set(os.listdir("/proc/self/fd"))
-import gateway.app
+import gateway.process
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 assert not heavy, heavy
 assert threading.active_count() == 1, threading.enumerate()

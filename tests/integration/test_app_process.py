@@ -190,6 +190,29 @@ def test_reload_changes_models_only_and_says_why_not(tmp_path: Path) -> None:
             assert running.stop() == 0
 
 
+def test_a_signature_is_imported_from_a_server_that_comes_later(tmp_path: Path) -> None:
+    served, importing = tmp_path / "served", tmp_path / "importing"
+    served.mkdir()
+    importing.mkdir()
+    with two_fakes() as fakes, socket.create_server(("127.0.0.1", 0)) as placeholder:
+        later = f"127.0.0.1:{placeholder.getsockname()[1]}"  # another gateway speaks TF Serving's API: it is the server
+        document = configuration(fakes)
+        document["backends"] = {"tf": {"kind": "tensorflow_serving", "http": later, "grpc": fakes["tf"].grpc}}
+        document["models"] = {"mine": {"signature": "import", "arms": {"b": {"backend": "tf", "model": "m"}}}}
+        with gateway(importing, document) as running:
+            assert running.send("POST", "/v1/models/mine:predict", BODY).status == 404
+            reasons = running.send("GET", "/readyz").body["arms"]
+            assert reasons["mine"] == "its signature has not been imported yet"
+            placeholder.close()
+            with gateway(served, configuration(fakes, listen={"http": later, "grpc": "127.0.0.1:0"})) as server:
+                ready(server)
+                ready(running)
+                assert running.send("POST", "/v1/models/mine:predict", BODY).status == 200
+                refused = running.send("POST", "/v1/models/mine:predict", {"instances": [[1.0]]})
+                assert refused.status == 400
+                assert "size: 2 but got: 1" in refused.body["error"]
+
+
 def test_the_kill_switch_works_while_the_state_cannot_be_written(tmp_path: Path) -> None:
     with two_fakes() as fakes:
         document = configuration(fakes, admin={"state_file": "kept/state.json", "audit_file": "kept/audit.jsonl"})
