@@ -55,6 +55,7 @@ def serve(flags: Flags) -> int:
     catalog = Catalog(configs, _loader(options, metrics))
     service = Service(catalog, metrics)
     gc.set_threshold(50_000, 50, 50)  # requests make little garbage in cycles, and a full collection stops them all
+    catalog.refresh()  # before a client can connect, as the real server: no answer beats "not found" for a model that is there
     calls = _start_grpc(flags, service)
     if rest is not None:
         rest.start(RestApi(service, metrics, metrics_path), f"abgate-embedded/{version}")
