@@ -66,21 +66,41 @@ def infer(
     signature = prepare(config).signatures.get(model)
     if signature is None:
         raise ConfigError([f"models.{model}.signature: infer needs a signature file"])
-    request = _request(config, signature, model, given, index)
+    question = _question(config, signature, model, given, index)
     headers = {}
     if unit is not None and spec.experiment is not None and spec.experiment.unit_header is not None:
         headers[spec.experiment.unit_header] = unit
     send = _rest(config, signature, model) if protocol == "rest" else _grpc(config, model)
     names: list[str | None] = [part.name for part in spec.arms] if all_arms else [arm]
-    answers = [send(request, headers | ({"x-abgate-arm": name} if name else {})) for name in names]
+    answers = [send(question, headers | ({"x-abgate-arm": name} if name else {})) for name in names]
     _show(answers, Console())
 
 
-def _request(config: Config, signature: Signature, model: str, given: str | None, index: int | None) -> InferRequest:
+@dataclass(frozen=True)
+class Question:
+    """One request in the form each protocol needs; over REST a given body goes out as it is, judged by the gateway alone."""
+
+    signature: Signature
+    body: bytes | None = None
+    row: InferRequest | None = None
+
+    def json(self) -> bytes:
+        """The REST body."""
+        return self.body if self.body is not None else tfserving_rest.encode_request(self.tensors())
+
+    def tensors(self) -> InferRequest:
+        """The tensors; RequestError when the given body holds none that fit the signature's types."""
+        if self.row is not None:
+            return self.row
+        assert self.body is not None
+        return tfserving_rest.decode_request(self.body, self.signature)
+
+
+def _question(config: Config, signature: Signature, model: str, given: str | None, index: int | None) -> Question:
     if (given is None) == (index is None):
         raise ConfigError(["give the request with --input or --index, one of them"])
     if index is not None:
-        return _row(config.artifacts(model) / "inputs.npz", signature, index)
+        return Question(signature, row=_row(config.artifacts(model) / "inputs.npz", signature, index))
     assert given is not None
     if given == "-":
         text = sys.stdin.read()
@@ -91,8 +111,8 @@ def _request(config: Config, signature: Signature, model: str, given: str | None
             text = Path(given).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"--input {given}: is no JSON and no file that can be read: {error}"]) from error
-    body = text if text.lstrip()[:1] == "{" else json.dumps({"instances": json.loads(text)})
-    return tfserving_rest.decode_request(body.encode(), signature)
+    body = text if text.lstrip()[:1] == "{" else f'{{"instances": {text}}}'
+    return Question(signature, body=body.encode())
 
 
 def _row(path: Path, signature: Signature, index: int) -> InferRequest:
@@ -111,11 +131,11 @@ def _row(path: Path, signature: Signature, index: int) -> InferRequest:
     return InferRequest(signature.model, tensors, signature_name=signature.signature_name)
 
 
-def _rest(config: Config, signature: Signature, model: str) -> Callable[[InferRequest, Headers], Answer]:
+def _rest(config: Config, signature: Signature, model: str) -> Callable[[Question, Headers], Answer]:
     client: GatewayClient = client_for(config)
 
-    def send(request: InferRequest, headers: Headers) -> Answer:
-        body = tfserving_rest.encode_request(request)
+    def send(question: Question, headers: Headers) -> Answer:
+        body = question.json()
         start = monotonic_ns()
         status, told, reply = client.request("POST", f"/v1/models/{model}:predict", body, dict(headers))
         took = (monotonic_ns() - start) / 1e6
@@ -130,7 +150,7 @@ def _rest(config: Config, signature: Signature, model: str) -> Callable[[InferRe
     return send
 
 
-def _grpc(config: Config, model: str) -> Callable[[InferRequest, Headers], Answer]:
+def _grpc(config: Config, model: str) -> Callable[[Question, Headers], Answer]:
     import grpc
 
     listen = config.document.listen
@@ -142,7 +162,8 @@ def _grpc(config: Config, model: str) -> Callable[[InferRequest, Headers], Answe
         channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(listen.tls.cert.read_bytes()), options=sizes)
     predict = channel.unary_unary(tfserving_grpc.PREDICT)
 
-    def send(request: InferRequest, headers: Headers) -> Answer:
+    def send(question: Question, headers: Headers) -> Answer:
+        request = question.tensors()
         named = InferRequest(model, request.inputs, signature_name=request.signature_name)
         payload = tfserving_grpc.encode_request(named)
         start = monotonic_ns()
@@ -211,7 +232,9 @@ def difference(one: NDArray[Any], other: NDArray[Any]) -> str:
     if one.dtype.kind not in "fiu":
         return f"{int(np.count_nonzero(one != other))} of {one.size} elements differ"
     wide = [array.astype(np.float64) for array in (one, other)]
-    apart = np.where(np.isnan(wide[0]) & np.isnan(wide[1]) | (wide[0] == wide[1]), 0.0, np.abs(wide[0] - wide[1]))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(wide[0] - wide[1])
+    apart = np.where(np.isnan(wide[0]) & np.isnan(wide[1]) | (wide[0] == wide[1]), 0.0, apart)
     if not apart.size:
         return "both are empty"
     place = np.unravel_index(int(np.argmax(np.nan_to_num(apart, nan=np.inf))), apart.shape)
