@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def finish(
     segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
     write_resources(run_dir / "resources.parquet", sampler.rows())
     records_dropped = _gather_records(prepared, watch, window)
-    weights = _weights(prepared, observed.phases)
+    weights = lasting_weights(prepared.arms, observed.phases)
     verdict = judge(tallies, job.profile, weights, ledger_dropped, cut_ns is not None)
     facts = runfile.Facts(
         run_id=prepared.run_id,
@@ -66,9 +66,9 @@ def finish(
     return RunResult(run_dir, verdict.exit_code, verdict.reasons)
 
 
-def _weights(prepared: Prepared, phases: list[dict[str, Any]]) -> dict[str, float]:
-    """Arms that had weight in every phase of the run: those that must have got requests."""
-    weights = {arm: told["weight"] for arm, told in prepared.arms.items()}
+def lasting_weights(arms: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each arm's smallest weight over the run: where it is above 0, the arm must have got requests."""
+    weights = {arm: told["weight"] for arm, told in arms.items()}
     for phase in phases:
         for arm, weight in weights.items():
             lost = phase["killed"] not in (None, arm)

@@ -7,23 +7,29 @@ all are replaced atomically. Nothing here starts processes or sends requests.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from gateway.protocol.signature_file import load as load_signature
 from loadtest.arrivals import Window
-from loadtest.profiles import Profile
+from loadtest.profiles import Profile, find, load
 from loadtest.targets import Target
 
 ENVIRONMENT = "ABGATE_LOADTEST_JOB"
 WORKER = "ABGATE_LOADTEST_WORKER"
+PROFILE = "ABGATE_PROFILE_NAME"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run as its generator processes see it. work: the directory of journals and files in progress."""
+    """One run as its generator processes see it. work: the directory of journals and files in progress.
+
+    standalone: nobody but Locust runs it (see `from_environment`); it has no ledger and no end of its own.
+    """
 
     profile: Profile
     target: Target
@@ -33,6 +39,7 @@ class Job:
     signature_name: str
     unit_header: str
     output: str | None
+    standalone: bool = False
 
     @property
     def window_file(self) -> Path:
@@ -87,6 +94,39 @@ class Job:
         """The run's window, None before the warm-up begins."""
         document = read(self.window_file)
         return Window(**document) if document else None
+
+
+def from_environment(environment: Mapping[str, str]) -> Job | None:
+    """The job the environment names, None where it names none.
+
+    ABGATE_LOADTEST_JOB is a run's own job file. ABGATE_PROFILE_NAME lets Locust run by itself, as in docker-compose: its
+    page starts and stops the users of that profile; ABGATE_HTTP and ABGATE_GRPC are the gateway's listeners,
+    ABGATE_ARTIFACTS the models' folder. Raises ConfigError for a profile or inputs that are none.
+    """
+    if ENVIRONMENT in environment:
+        return Job.load(Path(environment[ENVIRONMENT]))
+    if PROFILE not in environment:
+        return None
+    profile = load(find(environment[PROFILE]))
+    folder = Path(environment.get("ABGATE_ARTIFACTS", "model_store/artifacts")) / profile.model
+    signature_file = folder / "signature.json"
+    signature = load_signature(signature_file) if signature_file.is_file() else None
+    outputs = signature.outputs if signature else ()
+    return Job(
+        profile=profile,
+        target=Target(
+            "gateway",
+            environment.get("ABGATE_HTTP", profile.targets.http or "127.0.0.1:8080"),
+            environment.get("ABGATE_GRPC", profile.targets.grpc or "127.0.0.1:8081"),
+        ),
+        work=Path(),
+        payloads=profile.payloads or folder / "inputs.npz",
+        signature=signature_file if signature else None,
+        signature_name=signature.signature_name if signature else "serving_default",
+        unit_header=profile.units.header or "x-user-id",
+        output=profile.check.output or (outputs[0].name if outputs else None),
+        standalone=True,
+    )
 
 
 def replace(path: Path, document: Any) -> None:

@@ -1,14 +1,14 @@
 """What Locust loads: the users and the load shape of the job that the environment names.
 
 Only `python -m locust -f` executes this file, in a process of its own: Locust patches the interpreter, and grpc has to
-be told of gevent before the first channel. Without a job it defines nothing.
+be told of gevent before the first channel. Without a job it defines nothing. A standalone job has no shape: Locust's own
+page or options say how many users there are.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -19,7 +19,7 @@ from locust.env import Environment
 from locust.runners import Runner, WorkerRunner
 
 from loadtest import users_grpc, users_http
-from loadtest.job import ENVIRONMENT, WORKER, Job, replace
+from loadtest.job import ENVIRONMENT, WORKER, Job, from_environment, replace
 from loadtest.session import Session
 from loadtest.users import LoadUser
 
@@ -80,15 +80,20 @@ class _Attendant:
 
 def _attend(job: Job, environment: Environment, runner: Runner) -> None:
     """Give every user class and the shape the session, and put the attendant beside them."""
-    session = Session(job, int(os.environ.get(WORKER, "0")))
+    # by itself Locust may run in many containers: nobody numbers their workers, and they must not draw alike
+    number = int.from_bytes(os.urandom(4), "big") if job.standalone else int(os.environ.get(WORKER, "0"))
+    session = Session(job, number)
     for user_class in environment.user_classes:
         if issubclass(user_class, LoadUser):
             user_class.session = session
     if isinstance(environment.shape_class, PlannedShape):
         environment.shape_class.session = session
+    listen = environment.events
+    if job.standalone:
+        listen.test_start.add_listener(lambda **_: session.open_window())  # type: ignore[no-untyped-call]
+        return
     attendant = _Attendant(runner, session)
     gevent.spawn(attendant.run)
-    listen = environment.events
     if not isinstance(runner, WorkerRunner):
         listen.test_start.add_listener(lambda **_: session.open_window())  # type: ignore[no-untyped-call]
     listen.test_stop.add_listener(attendant.tell)  # type: ignore[no-untyped-call]
@@ -112,24 +117,25 @@ class PlannedShape(LoadTestShape):
         return None if users is None else (users, plan.spawn_rate)
 
 
-if ENVIRONMENT in os.environ:
+_job = from_environment(os.environ)
+if _job is not None:
     init_gevent()
-    _job = Job.load(Path(os.environ[ENVIRONMENT]))
+    _shares = _job.profile.protocols
     events.init.add_listener(  # type: ignore[no-untyped-call]
         lambda environment, runner, **_: _attend(_job, environment, runner)
     )
-    if "tfs-rest" in _job.profile.protocols:
+    if "tfs-rest" in _shares:
 
         class RestUser(users_http.RestUser):
             """REST users in the mix's share."""
 
             abstract = False
-            weight = _job.profile.protocols["tfs-rest"]
+            weight = _shares["tfs-rest"]
 
-    if "tfs-grpc" in _job.profile.protocols:
+    if "tfs-grpc" in _shares:
 
         class GrpcUser(users_grpc.GrpcUser):
             """gRPC users in the mix's share."""
 
             abstract = False
-            weight = _job.profile.protocols["tfs-grpc"]
+            weight = _shares["tfs-grpc"]

@@ -201,6 +201,11 @@ def _times(path: Path) -> tuple[int, int] | None:
     import numpy as np
     from arro3.io import read_parquet
 
+    with path.open("rb") as file:  # the reader panics on a file that is no Parquet
+        head, size = file.read(4), file.seek(0, 2)
+        file.seek(max(0, size - 4))
+        if size < 12 or head != b"PAR1" or file.read(4) != b"PAR1":
+            raise ValueError("is no whole Parquet file")
     low, high = None, None
     for batch in read_parquet(str(path)):
         if batch.num_rows:

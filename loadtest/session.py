@@ -28,7 +28,9 @@ class Session:
         self.job = job
         self.worker = worker
         self.plan = profile.plan
-        self.journal = Journal(job.journal_file(str(worker), os.getpid()))
+        # without a run there is no ledger: a journal that holds nothing
+        limit = {"limit": 0} if job.standalone else {}
+        self.journal = Journal(job.journal_file(str(worker), os.getpid()), **limit)
         self.window: Window | None = None
         signature = load_signature(job.signature) if job.signature else None
         dataset = load_dataset(job.payloads, profile.split, signature)
@@ -48,9 +50,12 @@ class Session:
         self._run = hashlib.sha256(str(job.work).encode()).hexdigest()[:12]
 
     def open_window(self) -> None:
-        """Let the run begin: called once, by the process that leads it."""
-        if self.job.load_window() is None:
-            self.job.save_window(Window.planned(self.plan, time.time_ns(), time.perf_counter_ns()))
+        """Let the run begin: called once, by the process that leads it; standalone by every process at every start."""
+        now = Window.planned(self.plan, time.time_ns(), time.perf_counter_ns())
+        if self.job.standalone:
+            self.window = Window(now.warmup_start_ns, now.start_ns, 2**63 - 1, now.offset_ns)
+        elif self.job.load_window() is None:
+            self.job.save_window(now)
 
     def enlist(self) -> tuple[str, float, Iterator[tuple[str, Payload]]]:
         """A new user: the beginning of its request ids, its place in its first interval, its draws of (unit, payload).

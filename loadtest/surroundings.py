@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import yaml
 
 from gateway.errors import ConfigError
@@ -89,9 +90,12 @@ def gateway_pid(info: Any) -> int | None:
 
 
 def read_info(path: Path) -> Any:
-    """The supervisor's file, None where there is none."""
+    """The supervisor's file; None where there is none, or where a supervisor that is gone has left it behind."""
     document = read(path)
-    return document if isinstance(document, dict) else None
+    if not isinstance(document, dict):
+        return None
+    pid = document.get("pid")
+    return None if isinstance(pid, int) and not psutil.pid_exists(pid) else document
 
 
 def reachable(address: str, where: str) -> str:

@@ -21,9 +21,11 @@ import pytest
 from arro3.io import read_parquet
 from rich.console import Console
 
+import loadtest
 from loadtest.generator import free_port
 from loadtest.run import RunOptions, RunResult, run
 
+LOCUSTFILE = Path(loadtest.__file__).with_name("locustfile.py")
 FAKE = Path(__file__).with_name("loadtest_fake.py")
 PROFILE = """
 model: tiny
@@ -325,6 +327,22 @@ def test_a_gateway_behind_tls(tmp_path: Path) -> None:
         result = run(options_of(tmp_path, address, tls_ca=tmp_path / "tls.pem"))
     assert (result.exit_code, result.reasons) == (0, ())
     assert {row["protocol"] for row in ledger_of(result)} == {"tfs-rest", "tfs-grpc"}
+
+
+def test_locust_runs_the_users_by_itself(tmp_path: Path) -> None:
+    with fake_gateway() as address:
+        profile = options_of(tmp_path, address).profile
+        (tmp_path / "tiny.yaml").write_text(PROFILE.replace("inputs.npz", str(tmp_path / "inputs.npz")))
+        named = {"ABGATE_PROFILE_NAME": profile, "ABGATE_HTTP": address["http"], "ABGATE_GRPC": address["grpc"]}
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--json"]
+        command += ["-u", "2", "-r", "10", "-t", "5s"]
+        ended = subprocess.run(
+            command, check=False, env={**os.environ, **named}, capture_output=True, text=True, timeout=60
+        )
+    assert ended.returncode == 0, ended.stderr
+    entries = {(entry["method"], entry["name"]): entry for entry in json.loads(ended.stdout)}
+    assert entries.keys() == {(p, arm) for p in ("tfs-rest", "tfs-grpc") for arm in ("alpha", "beta")}
+    assert all(entry["num_requests"] > 0 and not entry["num_failures"] for entry in entries.values())
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,22 @@
 """Addresses, files and the split, as the run finds them around itself."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from arro3.core import Array, DataType, Table
+from arro3.io import write_parquet
 
 from gateway.errors import ConfigError
+from loadtest.arrivals import Window
+from loadtest.gather import lasting_weights
+from loadtest.job import from_environment
 from loadtest.options import RunOptions
 from loadtest.profiles import Profile, parse
-from loadtest.runfile import arms_of, direct_arm
+from loadtest.runfile import arms_of, copy_records, direct_arm
 from loadtest.surroundings import (
     Backend,
     Config,
@@ -20,9 +26,10 @@ from loadtest.surroundings import (
     reachable,
     read_backends,
     read_config,
+    read_info,
 )
 from loadtest.targets import Target, request_head, split_address, unit_line
-from loadtest.watch import describe, metrics_url
+from loadtest.watch import Watch, describe, metrics_url
 
 CONFIG = Config(
     "text",
@@ -160,3 +167,57 @@ def test_metrics_addresses_and_progress_lines() -> None:
     entry = {"arm": "a", "rps": 10.4, "failures": 2}
     assert describe({"users": 3, "entries": [entry, {**entry, "arm": "b"}]}) == "3 users  a 10/s b 10/s  4 failed"
     assert describe({}) == "0 users"
+
+
+def test_a_file_left_behind_by_a_supervisor_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "backends.json"
+    for pid, believed in ((os.getpid(), True), (2**22 + 1, False)):
+        path.write_text(json.dumps({"pid": pid, "backends": {}}))
+        assert (read_info(path) is not None) is believed
+    assert read_info(tmp_path / "none.json") is None
+
+
+def test_the_phases_of_a_split(tmp_path: Path) -> None:
+    job = from_environment({"ABGATE_PROFILE_NAME": "demo", "ABGATE_ARTIFACTS": str(tmp_path)})
+    assert job is not None
+    watch = Watch(job, tmp_path, None, dict)
+
+    def told(revision: int, phase: int, killed: str | None, **weights: int) -> dict[str, Any]:
+        arms = {arm: {"weight": weight} for arm, weight in weights.items()}
+        return {"revision": revision, "experiments": {"digits": {"phase": phase, "killed": killed, "arms": arms}}}
+
+    for document in (told(1, 1, None, a=50, b=50), told(1, 1, None, a=50, b=50), told(2, 2, "b", a=50, b=50)):
+        watch.see_experiments(document)
+    assert [(phase["phase"], phase["weights"], phase["killed"]) for phase in watch.observed.phases] == [
+        (1, {"a": 50, "b": 50}, None),
+        (2, {"a": 50, "b": 50}, "b"),
+    ]
+    assert watch.observed.revision == 2
+    assert [event["what"] for event in watch.observed.events] == ["the split changed to all traffic to b (phase 2)"]
+    assert lasting_weights({"a": {"weight": 50}, "b": {"weight": 50}}, watch.observed.phases) == {"a": 0, "b": 50}
+    watch.close()
+
+
+def test_only_records_of_the_runs_time_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    names = []
+    for name, times in {"before": [1, 9], "across": [5, 15], "within": [12], "after": [30], "empty": []}.items():
+        names.append(str(tmp_path / f"{name}.parquet"))
+        write_parquet(Table({"time_ns": Array(times, DataType.int64())}), names[-1])
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    names.append(str(tmp_path / "broken.parquet"))
+    copied, problems = copy_records(names, tmp_path / "out", Window(10, 15, 30, 0))
+    assert copied == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["across.parquet", "within.parquet"]
+    assert len(problems) == 1
+    assert "broken.parquet" in problems[0]
+
+
+def test_locust_by_itself_takes_its_job_from_the_environment(tmp_path: Path) -> None:
+    given = {"ABGATE_PROFILE_NAME": "smoke", "ABGATE_HTTP": "gateway:8080", "ABGATE_ARTIFACTS": str(tmp_path)}
+    job = from_environment(given)
+    assert job is not None
+    assert job.standalone
+    assert (job.profile.name, job.target.http, job.target.grpc) == ("smoke", "gateway:8080", "127.0.0.1:8081")
+    assert job.payloads == tmp_path / "digits" / "inputs.npz"
+    assert from_environment({}) is None
