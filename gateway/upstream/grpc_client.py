@@ -179,11 +179,11 @@ def _options(message_limit: int) -> list[tuple[str, Any]]:
         ("grpc.use_local_subchannel_pool", 1),
         # an http_proxy in the environment is not meant for the servers behind a gateway
         ("grpc.enable_http_proxy", 0),
-        # a server that came back is found again within a second
+        # a server that came back is found again at once: readiness, asked over HTTP, knows nothing of this channel
         ("grpc.initial_reconnect_backoff_ms", 100),
         # gRPC takes this one for the time a connection may take to come up: a cold JVM needs more than 100 ms
         ("grpc.min_reconnect_backoff_ms", 5000),
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 300),
         # servers drop a connection that pings more often than every five minutes
         ("grpc.keepalive_time_ms", 310_000),
         ("grpc.keepalive_timeout_ms", 20_000),
