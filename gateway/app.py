@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import platform
 import random
 import secrets
 import socket
@@ -233,8 +234,8 @@ class Gateway:
     def status(self) -> dict[str, Any]:
         """What GET /admin/v1/status answers; times in seconds but for the lag."""
         return {
-            "version": self._version,
-            "pid": os.getpid(),
+            "versions": {"abgate": self._version, "python": platform.python_version()},
+            "pids": [os.getpid()],
             "uptime_seconds": round(monotonic() - self._started, 3),
             "time_ns": wall_ns(),
             "http": str(self.http or ""),

@@ -47,9 +47,13 @@ class GatewayClient:
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
         if self.token is not None:
             request.add_header("authorization", f"Bearer {self.token}")
-        context = ssl.create_default_context(cafile=self.cafile) if self.url.startswith("https:") else None
+        handlers: list[urllib.request.BaseHandler] = [
+            urllib.request.ProxyHandler({})
+        ]  # a gateway is never behind a proxy
+        if self.url.startswith("https:"):
+            handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=self.cafile)))
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s, context=context) as answer:
+            with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
                 return answer.status, _lower(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             with error:

@@ -102,11 +102,19 @@ class Probe:
         except Exception as error:  # an answer of a shape nobody expected must not end the task
             seen = Seen(f"its server's answer is not understood: {error!r}", arm.versions)
         arm.versions = seen.versions
+        if not seen.reason and not arm.ready and arm.grpc is not None:
+            await self._warm(arm)
         if arm.ready == bool(seen.reason) or arm not in self.reasons:
             event = "arm.not_ready" if seen.reason else "arm.ready"
             self._log.info(event, model=arm.model, arm=arm.name, server=arm.implementation, reason=seen.reason)
         arm.ready = not seen.reason
         self.reasons[arm] = seen.reason or "ready"
+
+    async def _warm(self, arm: Arm) -> None:
+        """Open the arm's gRPC channel before a client has to wait for it; a server without gRPC is told, not refused."""
+        found = await arm.grpc.probe(self._timeout_s)
+        if not found.reachable:
+            self._log.warning("arm.no_grpc", model=arm.model, arm=arm.name, reason=found.problem)
 
     async def _torchserve(self, arm: Arm, place: Place) -> Seen:
         if place.management is None:

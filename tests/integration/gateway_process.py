@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -48,15 +49,18 @@ class GatewayProcess:
     process: subprocess.Popen[str]
     http: str = ""
     grpc: str = ""
+    cafile: str | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         """One request; header names are given with _ for -."""
         data = None if body is None else json.dumps(body).encode()
         named = {"content-type": "application/json"} | {key.replace("_", "-"): value for key, value in headers.items()}
-        request = urllib.request.Request(f"http://{self.http}{path}", data=data, method=method, headers=named)
+        scheme = "https" if self.cafile else "http"
+        context = ssl.create_default_context(cafile=self.cafile) if self.cafile else None
+        request = urllib.request.Request(f"{scheme}://{self.http}{path}", data=data, method=method, headers=named)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=20, context=context) as answer:
                 return Reply(answer.status, _lower(answer.headers), _decoded(answer.read()))
         except urllib.error.HTTPError as error:
             with error:
@@ -125,6 +129,8 @@ def gateway(folder: Path, document: dict[str, Any]) -> Iterator[GatewayProcess]:
         [sys.executable, "-m", "gateway", "serve", "--config", str(path)], stderr=subprocess.PIPE, text=True
     )
     found = GatewayProcess(folder, process)
+    if "tls" in document["listen"]:
+        found.cafile = str(folder / document["listen"]["tls"]["cert"])
     serving = threading.Event()
     reader = threading.Thread(target=_read, args=(found, serving), daemon=True)
     reader.start()

@@ -51,7 +51,7 @@ class World:
             registry=CollectorRegistry(),
             records=self,
             readiness=lambda: self.readiness,
-            status=lambda: {"pid": 1},
+            status=lambda: {"pids": [1]},
             reload=self.reload,
             token=self.token,
             version="0",
@@ -212,7 +212,7 @@ async def test_records_status_and_a_refused_reload(tmp_path: Path) -> None:
     assert await world.call("GET", "/admin/v1/records") == (200, {"written": 3})
     flushed = await world.call("POST", "/admin/v1/records/flush")
     assert flushed == (200, {"segments": [str(tmp_path / "records-1-1.parquet")]})
-    assert await world.call("GET", "/admin/v1/status") == (200, {"pid": 1})
+    assert await world.call("GET", "/admin/v1/status") == (200, {"pids": [1]})
     status, found = await world.call("POST", "/admin/v1/reload", WHO)
     assert (status, found["problems"]) == (400, ["a: wrong", "b: tester"])
 

@@ -133,6 +133,32 @@ def test_a_drain_ends_at_its_limit_with_work_still_under_way(tmp_path: Path) -> 
             assert running.events[-1]["cut_off"] == 1
 
 
+def test_both_listeners_speak_tls_where_it_is_configured(tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):  # made for these tests: self-signed for 127.0.0.1, of no use elsewhere
+        (tmp_path / name).write_bytes((Path(__file__).parent / "tls" / name).read_bytes())
+    with two_fakes() as fakes:
+        listen = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", "tls": {"cert": "cert.pem", "key": "key.pem"}}
+        with gateway(tmp_path, configuration(fakes, listen=listen)) as running:
+            ready(running)
+            assert running.predict().status == 200
+            credentials = grpc.ssl_channel_credentials((tmp_path / "cert.pem").read_bytes())
+            with grpc.secure_channel(running.grpc, credentials) as channel:
+                assert channel.unary_unary(PREDICT)(_predict_message(), timeout=10)
+            with grpc.insecure_channel(running.grpc) as channel, pytest.raises(grpc.RpcError):
+                channel.unary_unary(PREDICT)(_predict_message(), timeout=2)
+            host, port = running.http.split(":")
+            plain = http.client.HTTPConnection(host, int(port), timeout=5)
+            plain.request("GET", "/healthz")
+            with pytest.raises((http.client.HTTPException, OSError)):
+                plain.getresponse()
+            plain.close()
+            assert running.stop() == 0
+        (tmp_path / "key.pem").write_bytes((tmp_path / "cert.pem").read_bytes())
+        ended = _run("check", tmp_path / "abgate.yaml")
+        assert ended.returncode == 3
+        assert "listen.tls: " in ended.stderr
+
+
 def test_changes_survive_a_restart_and_the_yaml_wins_when_its_weights_change(tmp_path: Path) -> None:
     with two_fakes() as fakes:
         document = configuration(fakes)
