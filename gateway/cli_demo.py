@@ -9,7 +9,7 @@ from rich.console import Console
 
 from gateway.cli_config import CONFIG_OPTION
 from gateway.cli_loadtest import options, write_report
-from gateway.cli_stack import interruptible, running, torchserve_for
+from gateway.cli_stack import check_ports, interruptible, running, torchserve_for
 from gateway.cli_up import READY_S, event_lines, load_or_init, table
 from gateway.config import Config
 from gateway.errors import AbgateError
@@ -27,6 +27,7 @@ def demo(path: Path, profile: str) -> int:
     """Build the models, prove them equal, start everything, load it, write the report, and end everything again."""
     console = Console()
     config = load_or_init(path, console)
+    check_ports(config)
     with interruptible():
         _models(config, console)
         prepare(config)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends.launch import BackendError, Event, GatewayProcess, Supervisor
-from backends.ports import PortInUseError
+from backends.ports import PortInUseError, check_free
 from backends.spec import BackendSpec, Batching, ServedModel
 from gateway.config import Config
 from gateway.errors import AbgateError, ConfigError
@@ -106,6 +106,22 @@ def gateway_process(config: Config) -> GatewayProcess:
         grpc=str(listen.grpc),
         log_dir=str(log_dir(config)),
     )
+
+
+def check_ports(config: Config) -> None:
+    """Refuse at once what a start would refuse after minutes of building: StackError names every taken port's owner."""
+    listen = config.document.listen
+    wanted = {"gateway http": listen.http.authority, "gateway grpc": listen.grpc.authority}
+    for name, backend in config.document.backends.items():
+        if backend.start == "local":
+            for key in ("http", "grpc", "management", "metrics"):
+                address = getattr(backend, key)
+                if address is not None and address.authority not in wanted.values():
+                    wanted[f"{name} {key}"] = address.authority
+    try:
+        check_free(wanted)
+    except PortInUseError as error:
+        raise StackError(str(error)) from error
 
 
 def free_ports(count: int) -> list[int]:
