@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
-from grpc_doubles import Gate, gate, request
+from grpc_doubles import SIGNATURE, Gate, gate, request
 
+from gateway.dataplane import Route
 from gateway.experiments.assignment import choose, edges, position
 from gateway.protocol import tfserving_grpc as codec
 from gateway.protocol.descriptors import message_class
@@ -280,6 +283,37 @@ async def test_a_client_that_leaves_keeps_its_place_on_the_arm() -> None:
         release.set()
         await it.idle()
         assert len(it.tf.seen) == 1
+
+
+async def test_a_form_that_passed_is_judged_again_by_another_signature() -> None:
+    async with gate() as it:
+        for start in (1.0, 5.0, 9.0):
+            await it.predict(request([[start, 2]]), "tf")
+        seen = len(it.tf.seen)
+        old = it.plane.routes["digits"]
+        narrow = replace(SIGNATURE, inputs=(replace(SIGNATURE.inputs[0], shape=(-1, 3)),))
+        it.plane.routes["digits"] = Route(old.spec, old.arms, narrow)
+        error = await refused(it.predict(request([[7, 2]]), "tf"))
+        assert error.code() is Code.INVALID_ARGUMENT
+        off = replace(old.spec, guard="off")
+        it.plane.routes["digits"] = Route(off, old.arms, narrow)
+        await it.predict(request([[8, 2]]), "tf")
+        it.plane.routes["digits"] = Route(old.spec, old.arms, narrow)
+        error = await refused(it.predict(request([[9, 2]]), "tf"))
+        assert error.code() is Code.INVALID_ARGUMENT
+        assert len(it.tf.seen) == seen + 1
+
+
+@pytest.mark.parametrize("arm", ["tf", "torch"])
+async def test_a_large_message(arm: str) -> None:
+    """8 MiB of numbers: over grpc's own 4 MiB default on every side, and over the size from which threads translate."""
+    rows = 1 << 20
+    async with gate(rows_limit=rows, body_limit=16 << 20) as it:
+        payload = request(np.ones((rows, 2), "<f4").tolist())
+        for _ in range(2):  # the second by its pattern
+            answer = codec.decode_response(await it.predict(payload, arm, timeout=30))
+            assert answer.outputs[0].shape == (rows, 1)
+            assert float(answer.outputs[0].data.sum()) == 2.0 * rows
 
 
 async def test_only_asked_outputs_come_back_from_torchserve() -> None:
