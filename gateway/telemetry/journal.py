@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Journal:
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
 
-    def append(self, rows: list[Row]) -> None:
+    def append(self, rows: Sequence[Sequence[Any]]) -> None:
         """Write one line of rows, whole or not at all."""
         line = memoryview(orjson.dumps(rows) + b"\n")
         try:

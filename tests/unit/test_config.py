@@ -171,8 +171,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "same port twice",
-        {"backends.tf.grpc": "127.0.0.1:8085"},
-        "backends.tf.grpc: 127.0.0.1:8085 is backends.ts.http's",
+        {"backends.tf.grpc": "127.0.0.1:8085", "backends.tf.start": "local"},
+        "backends.tf.grpc: 127.0.0.1:8085 is backends.ts.http's too",
     ),
     (
         "listener on a backend",
