@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from gateway.clock import monotonic_ns, wall_ns
 from gateway.errors import RequestError
-from gateway.experiments.assignment import choose, edges, position
+from gateway.experiments.assignment import choose, edges, owner
 from gateway.experiments.model import ModelSpec
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import UNTOLD, BatchInfo
@@ -125,26 +125,21 @@ class Route:
 class Call:
     """One request on its way. Times are monotonic nanoseconds but for wall_ns."""
 
-    __slots__ = (
-        "arm",
-        "assigned_arm",
-        "assignment",
-        "bytes_in",
-        "codec_ns",
-        "model",
-        "protocol_in",
-        "protocol_out",
-        "received_ns",
-        "request_id",
-        "route",
-        "rows",
-        "sent_ns",
-        "start_ns",
-        "unit",
-        "upstream_ns",
-        "version",
-        "wall_ns",
-    )
+    # defaults of the class, not of each instance: a request sets a few of them
+    wall_ns: int
+    route: Route | None = None
+    arm: Arm | None = None
+    assigned_arm = ""
+    assignment = "default"
+    protocol_out = ""
+    model = ""
+    version = ""
+    unit = ""
+    rows = 0
+    codec_ns = 0
+    sent_ns = 0
+    received_ns = 0
+    upstream_ns = 0
 
     def __init__(self, protocol_in: str, request_id: str, bytes_in: int, start_ns: int) -> None:
         self.protocol_in = protocol_in
@@ -152,19 +147,6 @@ class Call:
         self.bytes_in = bytes_in
         self.start_ns = start_ns
         self.wall_ns = wall_ns()
-        self.route: Route | None = None
-        self.arm: Arm | None = None
-        self.assigned_arm = ""
-        self.assignment = "default"
-        self.protocol_out = ""
-        self.model = ""
-        self.version = ""
-        self.unit = ""
-        self.rows = 0
-        self.codec_ns = 0
-        self.sent_ns = 0
-        self.received_ns = 0
-        self.upstream_ns = 0
 
 
 class DataPlane:
@@ -208,7 +190,7 @@ class DataPlane:
         elif unit:
             call.unit = unit
             call.assignment = "sticky"
-            arm = route.arms[choose(position(experiment.salt, unit), route.edges)]
+            arm = route.arms[owner(experiment.salt, unit, route.edges)]
         else:
             call.assignment = "random"
             arm = route.arms[choose(self._random(64), route.edges)]
@@ -237,6 +219,8 @@ class DataPlane:
         route, arm = call.route, call.arm
         assert route is not None
         assert arm is not None
+        if not (version or label or arm.version):
+            return ""
         if label:
             known = route.labels.get(label)
             if known is None:

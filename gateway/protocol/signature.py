@@ -36,6 +36,8 @@ _SPACE = b" \n\r\t"
 _NUMBERS = b"0123456789+-.eE" + _SPACE  # every character of numbers and white space in JSON
 _HEADS = tuple((key, b'{"%b":[' % key.encode().translate(None, _NUMBERS)) for key in ("instances", "inputs"))
 _SKELETON_LIMIT = 1 << 20  # elements a row
+_KNOWN = 64  # skeletons kept, each of at most so many bytes
+_KNOWN_BYTES = 16 * 1024
 _LIST = {list}
 _DICT = {dict}
 _FLOATS = frozenset({float, int})
@@ -106,6 +108,7 @@ class Guard:
     __slots__ = (
         "_heads",
         "_inputs",
+        "_known",
         "_may_hide_empty",
         "_mode",
         "_names",
@@ -129,9 +132,10 @@ class Guard:
         plain = mode == "strict" and self._single is not None and self._single.plain()
         self._row = b"".join(_row(self._inputs[0].inner)) if plain else b""
         self._stride = len(self._row) + 1
+        self._known: dict[bytes, tuple[str, int]] = {}
         # a list of one number and an empty list have the same skeleton; of more numbers, the commas give it away
         self._may_hide_empty = plain and self._inputs[0].inner[-1:] in ((), (1,))
-        self._heads = tuple((key, head, len(head) + 1) for key, head in _HEADS) if plain else ()
+        self._heads = _HEADS if plain else ()
         self.check: Callable[[bytes], int] = self._off if mode == "off" else self._rows
         """Rows of a body that may pass; RequestError (invalid_argument, too_large) says what is wrong with any other."""
 
@@ -147,25 +151,28 @@ class Guard:
         What is left to find out is whether it is JSON.
         """
         skeleton = body.translate(None, _NUMBERS)
-        for key, head, base in self._heads:
-            if skeleton.startswith(head):
-                count, odd = divmod(len(skeleton) - base, self._stride)
-                if odd or not 0 < count <= self._rows_limit or skeleton != self._skeleton(head, count):
-                    break
-                if self._may_hide_empty and b"[]" in body.translate(None, _SPACE):
-                    break
-                try:
-                    if key in orjson.loads(body):
-                        return count
-                except orjson.JSONDecodeError:
-                    pass
-                break
+        found = self._known.get(skeleton) or self._counted(skeleton)
+        if found is not None and not (self._may_hide_empty and b"[]" in body.translate(None, _SPACE)):
+            key, rows = found
+            try:
+                if key in orjson.loads(body):
+                    return rows
+            except orjson.JSONDecodeError:
+                pass
         return self.parse(body).rows
 
-    def _skeleton(self, head: bytes, count: int) -> bytes:
-        if count == 1:
-            return b"%b%b]}" % (head, self._row)
-        return b"%b%b]}" % (head, b",".join([self._row] * count))
+    def _counted(self, skeleton: bytes) -> tuple[str, int] | None:
+        """The key and the number of rows of which this is the skeleton; short ones are kept in `_known`."""
+        for key, head in self._heads:
+            if not skeleton.startswith(head):
+                continue
+            rows, odd = divmod(len(skeleton) - len(head) - 1, self._stride)
+            if odd or not 0 < rows <= self._rows_limit or skeleton != b"%b%b]}" % (head, b",".join([self._row] * rows)):
+                return None
+            if len(skeleton) <= _KNOWN_BYTES and len(self._known) < _KNOWN:
+                self._known[skeleton] = (key, rows)
+            return key, rows
+        return None
 
     def parse(self, body: bytes) -> Checked:
         """Judge a body and keep what was parsed, for a codec that goes on with it. Raises RequestError as `check` does."""

@@ -25,6 +25,7 @@ __all__ = ["HttpSettings", "InferenceProtocol", "make_protocol_class"]
 
 _LINGER_S = 2.0
 _NOWHERE = Target("")
+_CLOSER_LOOK = frozenset({b"connection", b"expect"})
 
 
 def make_protocol_class(plane: DataPlane, settings: HttpSettings) -> type[InferenceProtocol]:
@@ -139,19 +140,18 @@ class InferenceProtocol(HttpToolsProtocol):
         self.progress = True
         fields, urls, parser, frontend = self._fields, self._urls, self.parser, self.frontend
         headers = dict(fields)
-        url = urls[0] if len(urls) == 1 else b"".join(urls)
-        target = frontend.target(url)
+        target = frontend.targets.get(urls[0])
         if (
-            len(headers) != len(fields)
+            target is None
+            or len(urls) != 1
+            or len(headers) != len(fields)
             or b"host" not in headers
+            or not _CLOSER_LOOK.isdisjoint(headers)
             or self.feed_size > frontend.settings.header_limit
             or self.partial_since
-            or b"connection" in headers
-            or b"expect" in headers
             or self.ended
-            or target is None
         ):
-            self._special(url, headers, target)
+            self._special(headers)
             return
         urls.clear()
         fields.clear()
@@ -188,10 +188,12 @@ class InferenceProtocol(HttpToolsProtocol):
             self._hand_body()
             super().on_message_complete()
 
-    def _special(self, url: bytes, headers: dict[bytes, bytes], target: Target | None) -> None:
+    def _special(self, headers: dict[bytes, bytes]) -> None:
         """A head that needs a closer look: is it legal, within the limits, uvicorn's?"""
         limits = self.frontend.settings
         fields = self._fields
+        url = b"".join(self._urls)
+        target = self.frontend.target(url)
         version = self.parser.get_http_version()
         length = int(headers.get(b"content-length", b"0"))
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
@@ -219,7 +221,7 @@ class InferenceProtocol(HttpToolsProtocol):
         """The request whose turn it was has its answer: the next one's turn, or rest."""
         self.server_state.total_requests += 1
         self.current = None
-        if self.ended or self.transport.is_closing():
+        if self.ended:
             return
         if not self.pipeline:
             if self.flow.read_paused:
@@ -246,8 +248,10 @@ class InferenceProtocol(HttpToolsProtocol):
 
     def write_answer(self, status: int, body: bytes, keep_alive: bool, bodiless: bool = False) -> None:
         """Write a JSON answer that belongs to no call."""
-        date = self.frontend.date(self.server_state.default_headers)
-        lines = head(status, date, b"content-type: application/json\r\n", len(body), keep_alive)
+        frontend = self.frontend
+        if frontend.date_of is not self.server_state.default_headers:
+            frontend.redate(self.server_state.default_headers)
+        lines = head(status, frontend.date, b"content-type: application/json\r\n", len(body), keep_alive)
         self.transport.write(lines if bodiless else lines + body)
 
     def check_time(self, now: float) -> None:

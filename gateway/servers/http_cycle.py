@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from gateway.servers.http import InferenceProtocol
     from gateway.servers.http_front import Frontend, RouteView
 
-_EXACT_TIMEOUT_S = 2.0
+_EXACT_TIMEOUT_NS = 2_000_000_000
 _JSON = b"application/json"
 _COPY_LIMIT = 64 * 1024  # a smaller body is copied behind its head: one system call
 _HEAD = (
     b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b"
-    b"server-timing: gateway;dur=%.3f, codec;dur=%.3f, upstream;dur=%.3f\r\n%b\r\n"
+    b"server-timing: gateway;dur=%.3f, codec;dur=%b, upstream;dur=%.3f\r\n%b\r\n"
 )
 _ID_LENGTH = 128
 
@@ -57,6 +57,7 @@ class InferenceCycle:
     parts = []  # noqa: RUF012  the class's stays empty: `receive` gives an instance its own
     size = 0
     body = b""
+    request_id = b""
     refusal: tuple[int, ErrorKind, str] | None = None
     call: Call | None = None
     arm: Arm | None = None
@@ -64,7 +65,7 @@ class InferenceCycle:
     connection: Any = None
     timer: Any = None
     deadline_ns = 0
-    timeout_s = 0.0
+    timeout_ns = 0  # 0: the configured one
 
     def __init__(
         self,
@@ -141,7 +142,9 @@ class InferenceCycle:
         try:
             if target.problem:
                 raise RequestError("invalid_argument", target.problem)
-            view = frontend.view(target.model)
+            view = frontend.views.get(target.model)
+            if view is None or view.route is not plane.routes.get(target.model):
+                view = frontend.view(target.model)
             unit = forced = ""
             if view is not None:
                 self.view = view
@@ -151,9 +154,8 @@ class InferenceCycle:
                 forced = headers[b"x-abgate-arm"].decode("latin-1")
             plane.assign(call, target.model, unit, forced, b"x-abgate-block" in headers)
             plane.version(call, target.version, target.label)
-            self.timeout_s = frontend.settings.timeout_s
             if b"x-request-timeout" in headers:
-                self.timeout_s = timeout_of(headers, self.timeout_s)
+                self.timeout_ns = timeout_of(headers, frontend.timeout_ns)
             assert view is not None
             if b"content-encoding" in headers or self.size > frontend.settings.offload_bytes:
                 self._judge_apart(view, self.body)
@@ -211,26 +213,29 @@ class InferenceCycle:
     def _forward(self, call: Call, body: bytes) -> None:
         frontend = self.frontend
         arm = self.arm = frontend.plane.admit(call)
-        extra = frontend.forwarded(self.headers)
+        http = arm.http
+        extra = b"" if frontend.forward_keys.isdisjoint(self.headers) else frontend.forwarded(self.headers)
         if arm.kind == "torchserve":
             call.protocol_out = "torchserve-http"
             if arm.format != "tfs-json":
                 extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
         else:
             call.protocol_out = "tfs-rest"
+        request_id = self.request_id = call.request_id.encode("latin-1")
         head = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-            arm.http.head(call.version, arm.format),
-            call.request_id.encode("latin-1"),
+            http.heads.get((call.version, arm.format)) or http.head(call.version, arm.format),
+            request_id,
             extra,
             len(body),
         )
         self.body = b""
-        self.deadline_ns = call.start_ns + int(self.timeout_s * 1e9)
+        timeout_ns = self.timeout_ns or frontend.timeout_ns
+        self.deadline_ns = call.start_ns + timeout_ns
         frontend.live[self] = None
         now = call.sent_ns = monotonic_ns()
-        if self.timeout_s < _EXACT_TIMEOUT_S:
+        if timeout_ns < _EXACT_TIMEOUT_NS:
             self.timer = self.protocol.loop.call_later((self.deadline_ns - now) / 1e9, self.expire)
-        arm.http.send(head, body, self, now)
+        http.send(head, body, self, now)
 
     # Outcomes: exactly one of answered and failed, from the arm
 
@@ -244,12 +249,15 @@ class InferenceCycle:
             return
         call.received_ns = now_ns
         call.upstream_ns = now_ns - call.sent_ns
-        batch = UNTOLD if arm.kind != "torchserve" else _batch(headers)
+        batch = UNTOLD
+        kind = headers.get(b"Content-Type")
+        if kind is None or arm.kind == "torchserve" or b"Content-Encoding" in headers:
+            lower = {name.lower(): value for name, value in headers.items()}
+            batch = _batch(lower)
+            kind = lower.get(b"content-type", b"application/json")
+            if b"content-encoding" in lower:
+                kind += b"\r\ncontent-encoding: " + lower[b"content-encoding"]
         if status == 200 and body:
-            kind = headers.get(b"Content-Type") or headers.get(b"content-type") or b"application/json"
-            encoding = headers.get(b"Content-Encoding") or headers.get(b"content-encoding")
-            if encoding is not None:
-                kind += b"\r\ncontent-encoding: " + encoding
             self._answer(200, "", kind, body, batch)
         else:
             refusal = arm_refusal(arm.name, arm.kind, status, body)
@@ -279,7 +287,7 @@ class InferenceCycle:
             return
         call.upstream_ns = monotonic_ns() - call.sent_ns
         self._abandon(arm)
-        message = f"arm {arm.name!r} did not answer within {self.timeout_s:g} s"
+        message = f"arm {arm.name!r} did not answer within {(self.timeout_ns or self.frontend.timeout_ns) / 1e9:g} s"
         self._refuse(http_status("upstream_timeout"), "upstream_timeout", message)
 
     def gone(self) -> None:
@@ -344,15 +352,21 @@ class InferenceCycle:
         assert call is not None
         keep_alive = self.keep_alive
         codec_ns, upstream_ns = call.codec_ns, call.upstream_ns
+        labels = b""
+        if view is not None:
+            arm = call.arm.name if call.arm is not None and call.sent_ns else ""
+            labels = view.lines.get((arm, call.assignment)) or view.labels(arm, call.assignment)
+        if frontend.date_of is not protocol.server_state.default_headers:
+            frontend.redate(protocol.server_state.default_headers)
         head = _HEAD % (
             STATUS_LINES[status],
-            frontend.date(protocol.server_state.default_headers),
+            frontend.date,
             kind,
             len(body),
-            call.request_id.encode("latin-1"),
-            view.labels(call) if view is not None else b"",
+            self.request_id or call.request_id.encode("latin-1"),
+            labels,
             (monotonic_ns() - call.start_ns - upstream_ns - codec_ns) / 1e6,
-            codec_ns / 1e6,
+            b"%.3f" % (codec_ns / 1e6) if codec_ns else b"0",
             upstream_ns / 1e6,
             b"" if keep_alive else b"connection: close\r\n",
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.dataplane import Call, DataPlane, Route
+from gateway.dataplane import DataPlane, Route
 from gateway.errors import RequestError
 from gateway.protocol.json_strict import parse_lenient
 from gateway.protocol.signature import Guard
@@ -34,7 +34,7 @@ _ALWAYS_FORWARDED = (b"traceparent", b"tracestate")
 class RouteView:
     """A route as the HTTP side needs it: its guard and the header lines of its answers."""
 
-    __slots__ = ("_experiment", "_labels", "check", "route", "unit_key")
+    __slots__ = ("_experiment", "check", "lines", "route", "unit_key")
 
     def __init__(self, route: Route, rows_limit: int) -> None:
         self.route = route
@@ -43,21 +43,17 @@ class RouteView:
         self._experiment = b""
         if route.experiment is not None:
             self._experiment = b"x-abgate-experiment: %b\r\n" % route.experiment.id.encode("ascii", "replace")
-        self._labels: dict[tuple[str, str], bytes] = {}
+        self.lines: dict[tuple[str, str], bytes] = {}  # what `labels` has made, by serving arm and assignment
 
-    def labels(self, call: Call) -> bytes:
-        """The lines that name experiment, serving arm (once something was sent to it) and assignment."""
-        arm = call.arm.name if call.arm is not None and call.sent_ns else ""
-        key = (arm, call.assignment)
-        known = self._labels.get(key)
-        if known is None:
-            known = self._experiment
-            if arm:
-                known += b"x-abgate-arm: %b\r\n" % arm.encode("ascii", "replace")
-            known += b"x-abgate-assignment: %b\r\n" % call.assignment.encode("ascii")
-            if len(self._labels) < _LABELS_KEPT:
-                self._labels[key] = known
-        return known
+    def labels(self, arm: str, assignment: str) -> bytes:
+        """The lines that name experiment, serving arm ("" before anything was sent to one) and assignment."""
+        made = self._experiment
+        if arm:
+            made += b"x-abgate-arm: %b\r\n" % arm.encode("ascii", "replace")
+        made += b"x-abgate-assignment: %b\r\n" % assignment.encode("ascii")
+        if len(self.lines) < _LABELS_KEPT:
+            self.lines[arm, assignment] = made
+        return made
 
 
 class Frontend:
@@ -72,20 +68,20 @@ class Frontend:
         self.clock = SlowClock(self._sweep)
         self.live = self.clock.live
         self.connections: set[InferenceProtocol] = set()
-        self._targets: dict[bytes, Target | None] = {}
-        self._views: dict[str, RouteView] = {}
+        self.targets: dict[bytes, Target | None] = {}
+        self.views: dict[str, RouteView] = {}
         self._threads: ThreadPoolExecutor | None = None
-        self._date: tuple[object, bytes] = (None, b"")
+        self.date = b""  # uvicorn's default header lines, as bytes
+        self.date_of: object = None  # the list they were made of
+        self.timeout_ns = round(settings.timeout_s * 1e9)
 
     def target(self, url: bytes) -> Target | None:
-        """The parsed target of a URL, None for what is not under /v1/."""
-        if url in self._targets:
-            return self._targets[url]
+        """Parse a URL's target, None for what is not under /v1/, and keep it in `targets`."""
         target = parse_target(url)
         if len(url) <= _URL_KEPT:
-            if len(self._targets) >= _TARGETS_KEPT:
-                self._targets.clear()
-            self._targets[url] = target
+            if len(self.targets) >= _TARGETS_KEPT:
+                self.targets.clear()
+            self.targets[url] = target
         return target
 
     def view(self, model: str) -> RouteView | None:
@@ -93,23 +89,19 @@ class Frontend:
         route = self.plane.routes.get(model)
         if route is None:
             return None
-        view = self._views.get(model)
+        view = self.views.get(model)
         if view is None or view.route is not route:
-            view = self._views[model] = RouteView(route, self.settings.rows_limit)
+            view = self.views[model] = RouteView(route, self.settings.rows_limit)
         return view
 
     def forwarded(self, headers: dict[bytes, bytes]) -> bytes:
         """The lines of the client's headers that go on to the arm."""
-        if self.forward_keys.isdisjoint(headers):
-            return b""
         return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in self.forward_keys if name in headers])
 
-    def date(self, default_headers: list[tuple[bytes, bytes]]) -> bytes:
-        """uvicorn's default header lines, as bytes; uvicorn makes a new list once a second."""
-        if self._date[0] is not default_headers:
-            lines = b"".join([b"%b: %b\r\n" % (name, value) for name, value in default_headers])
-            self._date = (default_headers, lines)
-        return self._date[1]
+    def redate(self, default_headers: list[tuple[bytes, bytes]]) -> None:
+        """Take over uvicorn's default header lines; uvicorn makes a new list once a second."""
+        self.date = b"".join([b"%b: %b\r\n" % (name, value) for name, value in default_headers])
+        self.date_of = default_headers
 
     def json_problem(self, body: bytes) -> RequestError | None:
         """The error of a body that is no JSON, None for one that is."""

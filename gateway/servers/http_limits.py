@@ -56,8 +56,8 @@ def host_problem(headers: Sequence[tuple[bytes, bytes]], version: str) -> str:
     return ""
 
 
-def timeout_of(headers: Mapping[bytes, bytes], configured_s: float) -> float:
-    """Seconds an arm may take: the smaller of x-request-timeout and the configured time. Raises RequestError."""
+def timeout_of(headers: Mapping[bytes, bytes], configured_ns: int) -> int:
+    """Nanoseconds an arm may take: the smaller of x-request-timeout and the configured time. Raises RequestError."""
     value = headers[b"x-request-timeout"]
     try:
         asked = float(value)
@@ -66,7 +66,7 @@ def timeout_of(headers: Mapping[bytes, bytes], configured_s: float) -> float:
     if not (asked > 0 and math.isfinite(asked)):
         shown = value[:40].decode("latin-1")
         raise RequestError("invalid_argument", f"x-request-timeout: {shown!r} is not a number of seconds above 0")
-    return min(asked, configured_s)
+    return max(1, round(min(asked * 1e9, configured_ns)))
 
 
 def gunzip(body: bytes, limit: int) -> bytes:

@@ -167,7 +167,10 @@ def lower(headers: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 
 class HttpArm:
-    """An arm's way over HTTP: heads of its requests, and its pool."""
+    """An arm's way over HTTP: heads of its requests, and its pool.
+
+    `send(head, body, receiver, now_ns)` sends a whole request; the receiver gets `answered` or `failed`, once, later.
+    """
 
     def __init__(self, address: str, kind: str, model: str, version: str | None, pool: Pool) -> None:
         self.address = address
@@ -175,7 +178,8 @@ class HttpArm:
         self.model = model
         self.version = version
         self._pool = pool
-        self._heads: dict[tuple[str, str], bytes] = {}
+        self.send = pool.send
+        self.heads: dict[tuple[str, str], bytes] = {}  # what `head` has made, by version and form
         self._authorization = b""
 
     @classmethod
@@ -211,9 +215,6 @@ class HttpArm:
         form is the arm's format: with "tfs-json" a TorchServe arm's own handler takes the JSON itself, else ours is told what
         comes (x-abgate-format) and gets it as opaque bytes.
         """
-        known = self._heads.get((version, form))
-        if known is not None:
-            return known
         name = quote(self.model, safe="")
         kind = b"application/json"
         extra = self._authorization
@@ -230,13 +231,9 @@ class HttpArm:
             kind,
             extra,
         )
-        if len(self._heads) < _HEADS_KEPT:
-            self._heads[version, form] = made
+        if len(self.heads) < _HEADS_KEPT:
+            self.heads[version, form] = made
         return made
-
-    def send(self, head: bytes, body: bytes, receiver: Receiver, now_ns: int) -> None:
-        """Send a whole request; the receiver gets `answered` or `failed`, once, later."""
-        self._pool.send(head, body, receiver, now_ns)
 
     def cancel(self, receiver: Receiver) -> bool:
         """Take back a request of which nothing has been written; False when it is too late for that."""
