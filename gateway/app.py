@@ -56,7 +56,9 @@ class Gateway:
         self._version = package_version("abgate")
         self._log = structlog.get_logger("abgate")
         self._seed = random.Random(secrets.randbits(64))
-        key = load_key(self.config.base / ".abgate" / "unit.key")
+        key = load_key(
+            document.admin.state_file.with_name("unit.key")
+        )  # beside the state: the one place known to be kept
         records = document.records
         self.recorder = Recorder(records.path, records.retention, key, records.queue)
         self.plane = DataPlane(
