@@ -1,4 +1,4 @@
-"""What the client gets: heads and error bodies, and what an arm's own error answer becomes.
+"""What the client gets: heads and error bodies, and what an arm's own error answer and batch headers become.
 
 PURE: bytes and values in, bytes and values out. Error bodies are TF Serving's, {"error": "..."}, whatever the arm speaks.
 """
@@ -12,6 +12,7 @@ import orjson
 
 from gateway.errors import ErrorKind
 from gateway.protocol.status import http_status
+from gateway.protocol.tensors import BatchInfo
 
 STATUS_LINES: dict[int, bytes] = {
     code: f"HTTP/1.1 {code} {http.HTTPStatus(code).phrase if code in set(http.HTTPStatus) else ''}\r\n".encode()
@@ -19,6 +20,7 @@ STATUS_LINES: dict[int, bytes] = {
 }
 _SHOWN = 1024
 _TOO_LONG = "...TRUNCATED"
+_ID_LENGTH = 128
 
 
 class Refusal(NamedTuple):
@@ -70,6 +72,22 @@ def arm_refusal(arm: str, kind: str, status: int, body: bytes) -> Refusal:
         failure = "upstream_invalid"
     told = f"arm {arm!r} answered {status}" + (f": {message}" if message else "")
     return Refusal(http_status(failure), failure, error_body(told))
+
+
+def client_id(value: bytes) -> str:
+    """The client's x-request-id where it can stand in a header and a record as it is, else ""."""
+    text = value.decode("latin-1")
+    return text if len(text) <= _ID_LENGTH and text.isascii() and text.isprintable() else ""
+
+
+def batch_told(headers: dict[bytes, bytes]) -> BatchInfo:
+    """What a handler of ours tells of its batch; -1 for what it does not tell or what is no number."""
+
+    def number(name: bytes) -> int:
+        value = headers.get(name, b"")
+        return int(value) if value.isdigit() else -1
+
+    return BatchInfo(number(b"x-abgate-batch-size"), number(b"x-abgate-batch-rows"), number(b"x-abgate-queue-ns"))
 
 
 def _told(body: bytes) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from gateway.dataplane import Arm, Call
 from gateway.errors import ErrorKind, RequestError
 from gateway.protocol.status import http_status
 from gateway.protocol.tensors import UNTOLD, BatchInfo
-from gateway.servers.http_answer import STATUS_LINES, arm_refusal, error_body
+from gateway.servers.http_answer import STATUS_LINES, arm_refusal, batch_told, client_id, error_body
 from gateway.servers.http_limits import gunzip, timeout_of
 from gateway.servers.http_target import Target
 from gateway.servers.models import describe
@@ -33,7 +33,6 @@ _HEAD = (
     b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b"
     b"server-timing: gateway;dur=%.3f, codec;dur=%b, upstream;dur=%.3f\r\n%b\r\n"
 )
-_ID_LENGTH = 128
 
 
 class _NoEvent:
@@ -137,7 +136,7 @@ class InferenceCycle:
             self._describe()
             return
         plane = frontend.plane
-        request_id = _request_id(headers[b"x-request-id"]) if b"x-request-id" in headers else ""
+        request_id = client_id(headers[b"x-request-id"]) if b"x-request-id" in headers else ""
         call = self.call = plane.begin("tfs-rest", request_id, self.size, monotonic_ns())
         try:
             if target.problem:
@@ -164,6 +163,8 @@ class InferenceCycle:
             self._forward(call, self.body)
         except RequestError as error:
             self._raised(error)
+        except Exception:
+            self._broken()
 
     def _judge_apart(self, view: RouteView, body: bytes) -> None:
         """Open and judge a big or compressed body in a thread, for every arm alike; the event loop goes on."""
@@ -192,8 +193,7 @@ class InferenceCycle:
         except RequestError as error:
             self._raised(error)
         except Exception:
-            self.frontend.log.exception("judging a body failed")
-            self._refuse(500, "internal", "the gateway failed to judge the body")
+            self._broken()
 
     def _describe(self) -> None:
         """Anything under /v1/ but a predict request: status, metadata, or a refusal. Leaves no record."""
@@ -253,7 +253,7 @@ class InferenceCycle:
         kind = headers.get(b"Content-Type")
         if kind is None or arm.kind == "torchserve" or b"Content-Encoding" in headers:
             lower = {name.lower(): value for name, value in headers.items()}
-            batch = _batch(lower)
+            batch = batch_told(lower)
             kind = lower.get(b"content-type", b"application/json")
             if b"content-encoding" in lower:
                 kind += b"\r\ncontent-encoding: " + lower[b"content-encoding"]
@@ -319,6 +319,13 @@ class InferenceCycle:
             self.timer.cancel()
         arm.in_flight -= 1
 
+    def _broken(self) -> None:
+        """A mistake of ours: the arm gets its place back, the client a 500, the log the traceback."""
+        self.frontend.log.exception("serving a request failed")
+        if self.arm is not None and self in self.frontend.live and self.connection is None:
+            self._ended(self.arm)
+        self._refuse(500, "internal", "the gateway failed to serve the request")
+
     # Answering
 
     def _raised(self, error: RequestError) -> None:
@@ -380,19 +387,3 @@ class InferenceCycle:
         if not keep_alive:
             protocol.end(linger=self.more_body)
         protocol.on_response_complete()
-
-
-def _request_id(value: bytes) -> str:
-    """The client's x-request-id where it can stand in a header and a record as it is, else ""."""
-    text = value.decode("latin-1")
-    return text if len(text) <= _ID_LENGTH and text.isascii() and text.isprintable() else ""
-
-
-def _batch(headers: dict[bytes, bytes]) -> BatchInfo:
-    """What a handler of ours tells of its batch; -1 for what it does not tell or what is no number."""
-
-    def number(name: bytes) -> int:
-        value = headers.get(name, b"")
-        return int(value) if value.isdigit() else -1
-
-    return BatchInfo(number(b"x-abgate-batch-size"), number(b"x-abgate-batch-rows"), number(b"x-abgate-queue-ns"))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import orjson
 
@@ -21,14 +21,17 @@ from gateway.protocol.signature import Guard
 from gateway.servers.http_limits import HttpSettings, SlowClock
 from gateway.servers.http_target import Target, parse_target
 
-if TYPE_CHECKING:
-    from gateway.servers.http import InferenceProtocol
-
 _TARGETS_KEPT = 1024
 _URL_KEPT = 512
 _LABELS_KEPT = 64
 _THREADS = 1
 _ALWAYS_FORWARDED = (b"traceparent", b"tracestate")
+
+
+class Watched(Protocol):
+    """A connection, as the slow clock sees it."""
+
+    def check_time(self, now: float) -> None: ...
 
 
 class RouteView:
@@ -67,7 +70,7 @@ class Frontend:
         self.forward_keys = frozenset(names) - {b"x-request-id"}
         self.clock = SlowClock(self._sweep)
         self.live = self.clock.live
-        self.connections: set[InferenceProtocol] = set()
+        self.connections: set[Watched] = set()
         self.targets: dict[bytes, Target | None] = {}
         self.views: dict[str, RouteView] = {}
         self._threads: ThreadPoolExecutor | None = None

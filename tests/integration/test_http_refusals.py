@@ -113,3 +113,25 @@ async def test_an_unknown_model_with_bad_json_is_bad_json() -> None:
         assert (await gate.ask(request(b"{", path))).status == 400
         assert (await gate.ask(request(b'{"instances": [NaN]}', path))).status == 404
         assert gate.records[0].model == "nope"
+
+
+@pytest.mark.parametrize("broken", ["assign", "admit"])
+async def test_a_mistake_of_ours_is_a_500_and_leaves_nothing_behind(
+    broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with FakeServer() as a, gateway({"a": a.address}) as gate:
+        right = getattr(gate.plane, broken)
+
+        def wrong(*_: object) -> None:
+            raise ZeroDivisionError("of ours")
+
+        setattr(gate.plane, broken, wrong)
+        client = await gate.connect()
+        answer = await client.ask(request())
+        assert (answer.status, gate.records[0].error_kind) == (500, "internal")
+        assert "of ours" in caplog.text
+        assert "of ours" not in answer.body.decode()
+        setattr(gate.plane, broken, right)
+        assert (await client.ask(request())).status == 200
+        assert gate.plane.in_flight == gate.arms["a"].in_flight == 0
+        await client.close()
