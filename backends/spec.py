@@ -29,7 +29,9 @@ class Batching:
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """One server to run. Addresses are "host:port"; `threads` counts per worker; `job_queue` is per model, in requests; `max_rows` a request."""
+    """One server to run. Addresses are "host:port"; `threads` counts per worker; `job_queue` is per
+    model, in requests; `max_rows` a request.
+    """
 
     name: str
     kind: str

@@ -62,9 +62,14 @@ def verify(names: tuple[str, ...], root: Path) -> int:
     "--torchserve", "torchserve_address", help="Instead: a running TorchServe's inference address, host:port."
 )
 @click.option("--signature", type=click.Path(path_type=Path), help="A signature file instead of the SavedModel's own.")
+@click.option("--signature-name", help="Which of the SavedModel's signatures; default: serving_default.")
+@click.option("--tensorflow-model", help="The model's name on the running TF Serving; default: NAME.")
+@click.option("--torchserve-model", help="The model's name on the running TorchServe; default: NAME.")
+@click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance of equal outputs.")
+@click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance of equal outputs.")
 @click.option("--replace", is_flag=True, help="Take the place of a model of that name.")
 @ROOT_OPTION
-def add(name: str, inputs: Path, root: Path, replace: bool, **given: Path | str | None) -> int:
+def add(name: str, inputs: Path, root: Path, replace: bool, **given: Path | str | float | None) -> int:
     """Take your own pair in as NAME, import its signature, and verify it on your inputs."""
     from rich.console import Console
 
@@ -73,7 +78,8 @@ def add(name: str, inputs: Path, root: Path, replace: bool, **given: Path | str 
     from model_store import console as words
 
     console = Console()
-    request = work.AddRequest(name=name, inputs=inputs, replace=replace, **given)  # type: ignore[arg-type]
+    said = {key: value for key, value in given.items() if value is not None}
+    request = work.AddRequest(name=name, inputs=inputs, replace=replace, **said)  # type: ignore[arg-type]
     with words.progress(console) as progress:
         result = work.add(request, root, torchserve_for, progress)
     words.show_parity([result], console)
