@@ -189,7 +189,9 @@ class Gateway:
         """Give an arm its clients."""
         backend = self.config.document.backends[arm.backend]
         loop = asyncio.get_running_loop()
-        arm.http = HttpArm.create(str(backend.http), arm.kind, arm.model, arm.version, pool_size=arm.limit, loop=loop)
+        arm.http = HttpArm.create(
+            str(backend.http), arm.kind, arm.model, arm.version, pool_size=arm.limit, loop=loop, form=arm.format
+        )
         arm.grpc = GrpcArm(str(backend.grpc), arm.kind, arm.model, arm.version, arm.format)
 
     def _retire(self, arm: Arm) -> None:

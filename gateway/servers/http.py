@@ -124,7 +124,12 @@ class InferenceProtocol(LimitedProtocol):
             parts.clear()
             if self._fields:
                 self._fields.clear()  # trailers say nothing here
-            cycle.received(body)
+            if cycle.active and not cycle.parts and len(body) <= self.frontend.settings.body_limit:
+                cycle.size, cycle.body, cycle.more_body = len(body), body, False
+                if not cycle.response_complete:
+                    cycle.run()
+            else:
+                cycle.received(body)
         else:
             self._hand_body()
             super().on_message_complete()
@@ -165,9 +170,7 @@ class InferenceProtocol(LimitedProtocol):
         if self.ended:
             return
         if not self.pipeline:
-            if self.flow.read_paused:
-                self.flow.resume_reading()
-            self.idle_since = self.loop.time()
+            self.flow.resume_reading()
         elif not self.pumping:
             self._pump()
 

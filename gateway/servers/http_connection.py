@@ -69,7 +69,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to watch the connection's times."""
         super().connection_made(transport)
-        self.idle_since = self.loop.time()
         self.frontend.connections.add(self)
         self.frontend.clock.wake(self.loop)
 
@@ -113,6 +112,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def check_time(self, now: float) -> None:
         """End a connection that rests, sends or reads too long; called by the slow clock. now: the loop's time."""
         limit = self.frontend.settings.timeout_s
+        cycle: Any = self.cycle
+        if self.partial_since or not (cycle is None or cycle.response_complete):
+            self.idle_since = 0.0
+        elif not self.idle_since:
+            self.idle_since = now
         if self.stalled_since and now - self.stalled_since > limit:
             self.transport.abort()
         elif self.idle_since and now - self.idle_since > self.timeout_keep_alive:

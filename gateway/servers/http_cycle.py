@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _EXACT_TIMEOUT_NS = 2_000_000_000
 _JSON = b"application/json"
 _COPY_LIMIT = 64 * 1024  # a smaller body is copied behind its head: one system call
+_ARM_HEAD = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n"
 _HEAD = (
     b"%b%bcontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n%b"
     b"server-timing: gateway;dur=%.3f, codec;dur=%b, upstream;dur=%.3f\r\n%b\r\n"
@@ -108,7 +109,7 @@ class InferenceCycle:
         self.more_body = False
         self.body = body
         if self.active and self.refusal is None:
-            self._run()
+            self.run()
 
     def activate(self) -> None:
         """Every earlier request of the connection has its answer: it is this one's turn."""
@@ -116,7 +117,7 @@ class InferenceCycle:
         if self.refusal is not None:
             self._refuse(*self.refusal)
         elif not self.more_body:
-            self._run()
+            self.run()
         elif self.headers.get(b"expect", b"").lower() == b"100-continue":
             self.protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -130,7 +131,8 @@ class InferenceCycle:
 
     # The way
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """It is complete and its turn: serve it."""
         frontend, headers, target = self.frontend, self.headers, self.target
         if self.method != b"POST" or target.verb != "predict":
             self._describe()
@@ -215,19 +217,12 @@ class InferenceCycle:
         arm = self.arm = frontend.plane.admit(call)
         http = arm.http
         extra = b"" if frontend.forward_keys.isdisjoint(self.headers) else frontend.forwarded(self.headers)
-        if arm.kind == "torchserve":
-            call.protocol_out = "torchserve-http"
-            if arm.format != "tfs-json":
-                extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
-        else:
-            call.protocol_out = "tfs-rest"
+        call.protocol_out = http.protocol_out
+        if http.wants_time:
+            extra += b"x-abgate-sent-ns: %d\r\n" % time.time_ns()
+        version = call.version
         request_id = self.request_id = call.request_id.encode("latin-1")
-        head = b"%bx-request-id: %b\r\n%bcontent-length: %d\r\n\r\n" % (
-            http.heads.get((call.version, arm.format)) or http.head(call.version, arm.format),
-            request_id,
-            extra,
-            len(body),
-        )
+        head = _ARM_HEAD % (http.heads.get(version) or http.head(version), request_id, extra, len(body))
         self.body = b""
         timeout_ns = self.timeout_ns or frontend.timeout_ns
         self.deadline_ns = call.start_ns + timeout_ns
@@ -244,7 +239,10 @@ class InferenceCycle:
         call, arm = self.call, self.arm
         assert call is not None
         assert arm is not None
-        self._ended(arm)
+        del self.frontend.live[self]  # as `_ended`, without the call
+        arm.in_flight -= 1
+        if self.timer is not None:
+            self.timer.cancel()
         if self.response_complete:
             return
         call.received_ns = now_ns
@@ -384,6 +382,9 @@ class InferenceCycle:
         else:
             protocol.transport.writelines((head, body))
         frontend.plane.finish(call, status, error_kind, len(body), batch)
+        if keep_alive and not protocol.flow.read_paused:
+            protocol.current = None  # nothing waits behind this request
+            return
         if not keep_alive:
             protocol.end(linger=self.more_body)
         protocol.on_response_complete()

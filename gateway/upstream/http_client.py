@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httptools
@@ -172,15 +173,18 @@ class HttpArm:
     `send(head, body, receiver, now_ns)` sends a whole request; the receiver gets `answered` or `failed`, once, later.
     """
 
-    def __init__(self, address: str, kind: str, model: str, version: str | None, pool: Pool) -> None:
+    def __init__(self, address: str, kind: str, model: str, version: str | None, form: str) -> None:
         self.address = address
         self.kind = kind
         self.model = model
         self.version = version
-        self._pool = pool
-        self.send = pool.send
-        self.heads: dict[tuple[str, str], bytes] = {}  # what `head` has made, by version and form
+        self.form = form
+        self.protocol_out = "torchserve-http" if kind == "torchserve" else "tfs-rest"
+        self.wants_time = kind == "torchserve" and form != "tfs-json"  # our handler tells queue times
+        self.heads: dict[str, bytes] = {}  # what `head` has made, by version
         self._authorization = b""
+        self._pool: Pool
+        self.send: Callable[[bytes, bytes, Receiver, int], None]
 
     @classmethod
     def create(
@@ -192,35 +196,35 @@ class HttpArm:
         *,
         pool_size: int,
         loop: asyncio.AbstractEventLoop,
+        form: str = "oip-binary",
         authorization: str = "",
-        reply_limit: int = REPLY_LIMIT,
     ) -> HttpArm:
         """An arm at "host:port"; kind is torchserve or tensorflow_serving, model and version the names that server knows.
 
-        authorization: an Authorization header's value, e.g. "Bearer <key>". No connection is opened before the first request.
+        form is the arm's format: with "tfs-json" a TorchServe arm's own handler takes the JSON itself, with any other our
+        handler is told what comes (x-abgate-format) and gets it as opaque bytes. authorization: an Authorization header's
+        value, e.g. "Bearer <key>". No connection is opened before the first request.
         """
         host, _, port = address.rpartition(":")
         drop_errors = kind == "torchserve"  # it closes after every answer >= 400
         pool = Pool(
-            host.strip("[]"), int(port), pool_size, loop, lambda owner: Connection(owner, reply_limit, drop_errors)
+            host.strip("[]"), int(port), pool_size, loop, lambda owner: Connection(owner, REPLY_LIMIT, drop_errors)
         )
-        arm = cls(address, kind, model, version, pool)
+        arm = cls(address, kind, model, version, form)
+        arm._pool = pool
+        arm.send = pool.send
         if authorization:
             arm._authorization = b"authorization: %b\r\n" % authorization.encode("ascii")
         return arm
 
-    def head(self, version: str, form: str) -> bytes:
-        """Request line and the headers that are the same for every request of a version ("" is the server's choice).
-
-        form is the arm's format: with "tfs-json" a TorchServe arm's own handler takes the JSON itself, else ours is told what
-        comes (x-abgate-format) and gets it as opaque bytes.
-        """
+    def head(self, version: str) -> bytes:
+        """Request line and the headers that are the same for every request of a version ("" is the server's choice)."""
         name = quote(self.model, safe="")
         kind = b"application/json"
         extra = self._authorization
         if self.kind == "torchserve":
             path = f"/predictions/{name}" + (f"/{quote(version, safe='')}" if version else "")
-            if form != "tfs-json":
+            if self.wants_time:
                 kind = b"application/octet-stream"
                 extra += b"x-abgate-format: tfs-json\r\n"
         else:
@@ -232,7 +236,7 @@ class HttpArm:
             extra,
         )
         if len(self.heads) < _HEADS_KEPT:
-            self.heads[version, form] = made
+            self.heads[version] = made
         return made
 
     def cancel(self, receiver: Receiver) -> bool:

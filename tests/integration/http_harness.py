@@ -148,7 +148,7 @@ def make_plane(
         arm = Arm(name, name, kind, model="m", version=None, limit=limit)
         arm.ready = True
         arm.format = arm_format
-        arm.http = HttpArm.create(addresses[name], kind, "m", None, pool_size=limit, loop=loop)
+        arm.http = HttpArm.create(addresses[name], kind, "m", None, pool_size=limit, loop=loop, form=arm_format)
         arms.append(arm)
     plane.routes = {"m": Route(spec, tuple(arms), SIGNATURE)}
     return plane
