@@ -102,7 +102,7 @@ def http_cost(proxy: Proxy, cost: Cost, in_flight: int, seconds: float, work: Pa
     if not keep:
         return
     cost.cpu_us.append(used / max(count, 1) * 1e6)
-    cost.latency_ms.append(_milliseconds(_found(r"50%\s+(\S+)", out)))
+    cost.latency_ms.append(_milliseconds(_found(r"\n\s+50%\s+(\S+)", out)))
     cost.requests += count
     cost.bad += int(_found(r"Non-2xx or 3xx responses: (\d+)", out, "0")) + ("Socket errors" in out)
 
