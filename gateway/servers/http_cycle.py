@@ -18,7 +18,7 @@ from gateway.errors import ErrorKind, RequestError
 from gateway.protocol.status import http_status
 from gateway.protocol.tensors import UNTOLD, BatchInfo
 from gateway.servers.http_answer import STATUS_LINES, arm_refusal, batch_told, client_id, error_body
-from gateway.servers.http_limits import gunzip, timeout_of
+from gateway.servers.http_limits import timeout_of
 from gateway.servers.http_target import Target
 from gateway.servers.models import describe
 
@@ -169,18 +169,12 @@ class InferenceCycle:
             self._broken()
 
     def _judge_apart(self, view: RouteView, body: bytes) -> None:
-        """Open and judge a big or compressed body in a thread, for every arm alike; the event loop goes on."""
+        """Open and judge a big or compressed body elsewhere, for every arm alike; the event loop goes on."""
         encoding = self.headers.get(b"content-encoding", b"identity").strip().lower()
         if encoding not in (b"identity", b"gzip", b"x-gzip"):
             shown = encoding[:40].decode("latin-1")
             raise RequestError("invalid_argument", f"content-encoding: {shown!r} is not known; send gzip or none")
-        limit = self.frontend.settings.body_limit
-
-        def judge() -> tuple[bytes, int]:
-            whole = body if encoding == b"identity" else gunzip(body, limit)
-            return whole, view.check(whole)
-
-        self.frontend.in_thread(judge, self._judged)
+        self.frontend.judge_apart(view, body, encoding != b"identity", self._judged)
 
     def _judged(self, result: tuple[bytes, int] | Exception) -> None:
         if self.response_complete:

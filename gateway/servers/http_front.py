@@ -1,7 +1,7 @@
 """What every HTTP connection of one gateway shares: the data plane, settings, prepared guards and header lines.
 
 Caches here are bounded and follow the data plane's routes: a route that was swapped out is prepared anew on its next request.
-Owns one thread for big bodies (started on the first) and the slow clock; `close` ends both.
+Owns one thread and one process for big bodies (started on the first) and the slow clock; `close` ends them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from gateway.dataplane import DataPlane, Route
 from gateway.errors import RequestError
 from gateway.protocol.json_strict import parse_lenient
 from gateway.protocol.signature import Guard
-from gateway.servers.http_limits import HttpSettings, SlowClock
+from gateway.servers.http_limits import HttpSettings, SlowClock, gunzip
 from gateway.servers.http_target import Target, parse_target
+from gateway.servers.judge import Judge, terms_of
 
 _TARGETS_KEPT = 1024
 _URL_KEPT = 512
@@ -74,6 +75,7 @@ class Frontend:
         self.targets: dict[bytes, Target | None] = {}
         self.views: dict[str, RouteView] = {}
         self._threads: ThreadPoolExecutor | None = None
+        self._judge = Judge()
         self.date = b""  # uvicorn's default header lines, as bytes
         self.date_of: object = None  # the list they were made of
         self.timeout_ns = round(settings.timeout_s * 1e9)
@@ -117,18 +119,28 @@ class Frontend:
                 return error
         return None
 
-    def in_thread(
+    def judge_apart(
         self,
-        work: Callable[[], tuple[bytes, int]],
+        view: RouteView,
+        body: bytes,
+        packed: bool,
         done: Callable[[tuple[bytes, int] | Exception], None],
     ) -> None:
-        """Do work in the thread; `done` gets its result, or what it raised, on the event loop."""
+        """Open (gzip) and judge a body off the event loop; `done` gets the open body and its rows, or what was raised, on it."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="abgate-guard")
         loop = asyncio.get_running_loop()
+        limits = self.settings
+
+        def work() -> tuple[bytes, int]:
+            whole = gunzip(body, limits.body_limit) if packed else body
+            if len(whole) <= limits.offload_bytes:
+                return whole, view.check(whole)
+            route = view.route
+            return whole, self._judge.rows(terms_of(route.signature, route.guard, limits.rows_limit), whole)
 
         def finished(future: Future[tuple[bytes, int]]) -> None:
-            if future.cancelled():
+            if future.cancelled() or loop.is_closed():
                 return
             error = future.exception()
             outcome = future.result() if error is None else error if isinstance(error, Exception) else RuntimeError()
@@ -137,9 +149,10 @@ class Frontend:
         self._threads.submit(work).add_done_callback(finished)
 
     def close(self) -> None:
-        """End the thread; nothing that is under way in it is answered any more."""
+        """End the thread and the process; nothing that is under way in them is answered any more."""
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.shutdown(wait=True, cancel_futures=True)
+        self._judge.close()
 
     def _sweep(self) -> bool:
         now = asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ import gzip
 import json
 import socket
 
+import psutil
 import pytest
 from http_harness import BODY, PREDICT, Answer, Client, gateway, request, until
 
@@ -391,6 +392,22 @@ async def test_big_bodies_are_judged_apart_and_in_order() -> None:
         assert [len(seen.body) for seen in arm.requests] == [len(big), len(BODY)]
         assert [record.rows for record in gate.records] == [20_000, 0, 1]
         await client.close()
+
+
+async def test_a_judge_that_dies_is_replaced_and_nothing_is_lost() -> None:
+    settings = HttpSettings(offload_bytes=100, timeout_s=10)
+    big = json.dumps({"instances": [[1.0, 2.0]] * 1000}).encode()
+    async with FakeServer() as arm, gateway({"a": arm.address}, settings=settings) as gate:
+        client = await gate.connect()
+        for status, body in ((200, big), (400, big[:-1]), (200, big), (413, big.replace(b"[1.0", b"[1.0, 2.0], [1.0"))):
+            children = psutil.Process().children()
+            for child in children:
+                child.kill()  # before each but the first
+            assert (await client.ask(request(body))).status == status
+        assert len(children) == 1
+        assert [seen.body for seen in arm.requests] == [big, big]
+        await client.close()
+    assert psutil.Process().children() == []
 
 
 # The connection's life
