@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -119,13 +120,10 @@ def _installed(name: str) -> FileDescriptorProto:
 
 
 def _compile_torchserve() -> FileDescriptorSet:
-    from grpc_tools import protoc  # type: ignore[import-untyped]
-
     spec = importlib.util.find_spec("ts")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("inference.proto: TorchServe is not installed; pip install 'abgate[torchserve]'")
     jar = Path(spec.submodule_search_locations[0]) / "frontend" / "model-server.jar"
-    well_known = Path(protoc.__file__).parent / "_proto"
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         with zipfile.ZipFile(jar) as archive:
@@ -134,8 +132,10 @@ def _compile_torchserve() -> FileDescriptorSet:
         (root / "google" / "rpc").mkdir(parents=True)
         (root / "google" / "rpc" / "status.proto").write_text(RPC_STATUS)
         out = root / "set"
-        flags = [f"-I{root}", f"-I{well_known}", "--include_imports", f"--descriptor_set_out={out}"]
-        if protoc.main(["protoc", *flags, *TORCHSERVE_ROOTS]) != 0:
+        # a process of its own: beside another library's protobuf the compiler was seen to crash
+        protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root}", "--include_imports"]
+        done = subprocess.run([*protoc, f"--descriptor_set_out={out}", *TORCHSERVE_ROOTS], check=False)
+        if done.returncode != 0:
             raise SystemExit(f"protoc failed on the .proto files in {jar}")
         return FileDescriptorSet.FromString(out.read_bytes())
 

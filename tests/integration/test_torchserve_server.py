@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -241,16 +243,14 @@ def test_curl_needs_no_header_and_bad_bodies_do_no_harm(running: Running) -> Non
 
 def oip_messages(place: Path) -> Any:
     """The class of a message of TorchServe's own OIP service, compiled from the proto inside its jar."""
-    from grpc_tools import protoc
-
     package = find_spec("ts")
     assert package is not None
     with zipfile.ZipFile(Path(package.origin or "").parent / "frontend" / "model-server.jar") as jar:
         jar.extract("proto/open_inference_grpc.proto", place)
     out, folder = place / "oip.fds", place / "proto"
-    assert (
-        protoc.main(["", f"-I{folder}", f"--descriptor_set_out={out}", str(folder / "open_inference_grpc.proto")]) == 0
-    )
+    # a process of its own: beside TensorFlow's and torch's protobuf the compiler was seen to crash
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}", f"--descriptor_set_out={out}"]
+    subprocess.run([*protoc, str(folder / "open_inference_grpc.proto")], check=True)
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file:
         pool.Add(file)
