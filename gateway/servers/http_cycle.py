@@ -349,7 +349,7 @@ class InferenceCycle:
         """Write the answer and end the call. kind: the Content-Type, further header lines after it where there are any."""
         call, frontend, protocol, view = self.call, self.frontend, self.protocol, self.view
         assert call is not None
-        keep_alive = self.keep_alive
+        keep_alive = self.keep_alive and not frontend.plane.draining  # a client that stays would only be refused
         codec_ns, upstream_ns = call.codec_ns, call.upstream_ns
         labels = b""
         if view is not None:
