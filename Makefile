@@ -22,7 +22,7 @@ check: $(VENV)/.installed
 
 test: check
 	$(BIN)/abgate models build
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 bench: $(VENV)/.installed
 	$(BIN)/python tools/bench.py

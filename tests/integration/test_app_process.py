@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -244,8 +245,7 @@ def test_the_kill_switch_works_while_the_state_cannot_be_written(tmp_path: Path)
         document = configuration(fakes, admin={"state_file": "kept/state.json", "audit_file": "kept/audit.jsonl"})
         with gateway(tmp_path, document) as running:
             ready(running)
-            (tmp_path / "kept" / "state.json").unlink()
-            (tmp_path / "kept").rmdir()
+            shutil.rmtree(tmp_path / "kept")
             (tmp_path / "kept").write_text("a file where the folder should be: no write can succeed")
             reply = running.send("POST", "/admin/v1/experiments/m/kill", {"to": "b", "who": "t", "why": "now"})
             assert reply.status == 200
