@@ -170,10 +170,10 @@ def _grpc(config: Config, model: str) -> Callable[[Question, Headers], Answer]:
         try:
             reply, call = predict.with_call(payload, metadata=list(headers.items()), timeout=60)
         except grpc.RpcError as error:
-            told = dict(error.initial_metadata() or ())  # a failed call is its own answer
+            told = dict(error.trailing_metadata() or ())  # a failed call is its own answer
             raise GatewayError(f"{error.code().name}: {error.details()}{_told(told)}") from None
         took = (monotonic_ns() - start) / 1e6
-        told = dict(call.initial_metadata() or ())
+        told = dict(call.trailing_metadata() or ())
         return Answer(told, tfserving_grpc.decode_response(reply).outputs, took)
 
     return send

@@ -62,9 +62,9 @@ class GrpcUser(LoadUser):
             body, call = self._call.with_call(payload.proto, timeout=self._timeout, metadata=metadata)
         except grpc.RpcError as error:
             code = error.code()
-            return _exchange(error.initial_metadata(), code.value[0], code.name.lower(), b"")
+            return _exchange(error.trailing_metadata(), code.value[0], code.name.lower(), b"")
         if not self._torchserve:
-            return _exchange(call.initial_metadata(), 0, "", body)
+            return _exchange(call.trailing_metadata(), 0, "", body)
         try:
             status, answer, _ = unwrap_torchserve(body)
         except ValueError as error:

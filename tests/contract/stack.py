@@ -107,12 +107,12 @@ class Stack:
                 payload, state = call.with_call(payload, timeout=60, metadata=metadata)
             except grpc.RpcError as error:
                 status = _FILL.get(error.code().name, 500)  # type: ignore[attr-defined]
-                told = dict(error.initial_metadata() or ())  # type: ignore[attr-defined]
+                told = dict(error.trailing_metadata() or ())  # type: ignore[attr-defined]
                 return Answer(status, None, told, error.details())  # type: ignore[attr-defined]
         response = message_class("tensorflow.serving.PredictResponse").FromString(payload)
         output = response.outputs["output_0"]
         rows = np.array(output.float_val, np.float32).reshape([dim.size for dim in output.tensor_shape.dim])
-        return Answer(200, rows, dict(state.initial_metadata()))
+        return Answer(200, rows, dict(state.trailing_metadata()))
 
     def predict(self, protocol: str, model: str, rows: Any, **more: str) -> Answer:
         """One request over "rest" or "grpc"."""

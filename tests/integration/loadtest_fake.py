@@ -132,7 +132,7 @@ def predict_grpc(state: State, request: bytes, context: grpc.ServicerContext) ->
     unit = dict(context.invocation_metadata()).get("x-user-id", "")
     arm = state.arm(unit)
     told = (("x-abgate-arm", arm), ("x-abgate-assignment", "sticky"), ("x-request-id", f"g-{unit}"))
-    context.send_initial_metadata(told)
+    context.set_trailing_metadata(told)
     if arm == state.break_arm:
         context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
     asked = message_class("tensorflow.serving.PredictRequest").FromString(request)

@@ -41,7 +41,7 @@ def main(port: str) -> None:
                 "ndarray": tf.make_ndarray(response.outputs["y"]).tolist(),
                 "model": response.model_spec.name,
                 "version": response.model_spec.version.value,
-                "arm": dict(call.initial_metadata())["x-abgate-arm"],
+                "arm": dict(call.trailing_metadata())["x-abgate-arm"],
             }
     bad = predict_pb2.PredictRequest()
     bad.model_spec.name = "digits"

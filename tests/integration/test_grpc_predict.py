@@ -41,7 +41,7 @@ async def test_the_same_answer_from_either_arm(offload: int) -> None:
             assert [dim.size for dim in answer.outputs["y"].tensor_shape.dim] == [2, 1]
             assert answer.model_spec.name == "digits"
             assert answer.model_spec.signature_name == "serving_default"
-            headers = dict(await call.initial_metadata())
+            headers = dict(await call.trailing_metadata())
             assert headers["x-request-id"] == f"id-{arm}"
             assert headers["x-abgate-arm"] == arm
             assert headers["x-abgate-experiment"] == "exp"
@@ -64,15 +64,15 @@ async def test_assignment_by_unit_and_without_one() -> None:
         for unit in ("u1", "u2", "u3", "u4"):
             call = it.predict(request(), x_user_id=unit)
             await call
-            headers = dict(await call.initial_metadata())
+            headers = dict(await call.trailing_metadata())
             expected = ("torch", "tf")[choose(position("salt", unit), edges([50, 50]))]
             assert (headers["x-abgate-arm"], headers["x-abgate-assignment"]) == (expected, "sticky")
         call = it.predict(request())
         await call
-        assert dict(await call.initial_metadata())["x-abgate-assignment"] == "random"
+        assert dict(await call.trailing_metadata())["x-abgate-assignment"] == "random"
         call = it.predict(request(), "tf", x_abgate_block="b1")
         await call
-        assert dict(await call.initial_metadata())["x-abgate-assignment"] == "block"
+        assert dict(await call.trailing_metadata())["x-abgate-assignment"] == "block"
 
 
 async def test_metadata_passed_on() -> None:
@@ -126,7 +126,7 @@ async def test_a_bad_request_reaches_no_backend(payload: bytes, code: Any, text:
         error = await refused(call)
         assert error.code() is code
         assert text in error.details()
-        assert "x-request-id" in dict(await call.initial_metadata())
+        assert "x-request-id" in dict(await call.trailing_metadata())
         assert nothing_forwarded(it)
         (record,) = await it.rows.until(1)
         assert (record.status, record.served_arm) == (code.value[0], "")
@@ -173,7 +173,7 @@ async def test_an_arms_own_error(code: Any, seen: Any, kind: str, arm: str) -> N
         call = it.predict(request(), arm)
         error = await refused(call)
         assert (error.code(), error.details()) == (seen, "its own words")
-        assert dict(await call.initial_metadata())["x-abgate-arm"] == arm
+        assert dict(await call.trailing_metadata())["x-abgate-arm"] == arm
         (record,) = await it.rows.until(1)
         assert (record.error_kind, record.served_arm, record.status) == (kind, arm, seen.value[0])
         assert it.arms[arm].in_flight == 0
