@@ -24,6 +24,7 @@ class Meter(Protocol):
     """Counts one finished request of one (model, arm, protocol); bound when the routes are built."""
 
     def observe(self, status: int, error_kind: str, total_ns: int, gateway_ns: int) -> None: ...
+    def refuse(self, status: int) -> None: ...
 
 
 class Sink(Protocol):
@@ -268,10 +269,17 @@ class DataPlane:
         experiment = route.experiment if route is not None else None
         self.in_flight -= 1
         served = arm is not None and call.sent_ns != 0
+        version = call.version
+        if served and not version and arm is not None and arm.versions is not None and len(arm.versions) == 1:
+            (version,) = arm.versions  # the client named none: it was the only one there is
         if arm is not None:
             meter = arm.meters.get(call.protocol_in)
-            if meter is not None:
+            if meter is None:
+                pass
+            elif served:
                 meter.observe(status, error_kind, total, gateway_ns)
+            else:  # its time says nothing about the arm
+                meter.refuse(status)
         else:
             self.refused += 1
         self._sink.put(
@@ -287,7 +295,7 @@ class DataPlane:
                 call.protocol_in,
                 call.protocol_out,
                 call.model,
-                call.version,
+                version,
                 arm.implementation if arm is not None else "",
                 status,
                 error_kind,

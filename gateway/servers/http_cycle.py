@@ -331,7 +331,8 @@ class InferenceCycle:
             self._plain(status, error_body(message))
             return
         if self.call is None:  # refused before its body was complete
-            self.call = self.frontend.plane.begin("tfs-rest", "", self.size, monotonic_ns())
+            request_id = client_id(self.headers.get(b"x-request-id", b""))
+            self.call = self.frontend.plane.begin("tfs-rest", request_id, self.size, monotonic_ns())
             self.call.model = self.target.model
         lines = _JSON if retry_after is None else b"%b\r\nretry-after: %d" % (_JSON, max(1, round(retry_after)))
         self._answer(status, kind, lines, error_body(message), UNTOLD)

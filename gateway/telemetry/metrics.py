@@ -52,8 +52,12 @@ class Meter:
         self.total_ns = 0
         self.gateway_ns = 0
 
+    def refuse(self, status: int) -> None:
+        """Count one request that the arm was never given: by its code only, as its time would make the arm look fast."""
+        self.codes[status] = self.codes.get(status, 0) + 1
+
     def observe(self, status: int, error_kind: str, total_ns: int, gateway_ns: int) -> None:
-        """Count one request: status as the client saw it, times in nanoseconds."""
+        """Count one request the arm was given: status as the client saw it, times in nanoseconds."""
         codes = self.codes
         codes[status] = codes.get(status, 0) + 1
         self.requests[bisect_left(_REQUEST_NS, total_ns)] += 1
@@ -130,7 +134,9 @@ def _requests(meters: list[Meter]) -> Iterator[Metric]:
     total = CounterMetricFamily(
         "abgate_requests", "Requests ended, by the code the client saw", labels=[*labels, "code"]
     )
-    whole = HistogramMetricFamily("abgate_request_seconds", "From a request's first byte to its end", labels=labels)
+    whole = HistogramMetricFamily(
+        "abgate_request_seconds", "Requests an arm was given, from their last byte's arrival to the end", labels=labels
+    )
     own = HistogramMetricFamily(
         "abgate_gateway_seconds", "The gateway's share, without codec and server", labels=labels
     )

@@ -294,3 +294,12 @@ async def test_a_big_reply_passes_whole() -> None:
         assert (await gate.ask(request())).body == big
         assert arm.requests[0].path == PREDICT
         assert gate.records[0].bytes_out == len(big)
+
+
+async def test_a_record_names_the_version_that_answered_where_it_is_known() -> None:
+    async with FakeServer() as arm, gateway({"a": arm.address}) as gate:
+        for versions in (None, frozenset({"3"}), frozenset({"3", "4"})):
+            gate.arms["a"].versions = versions
+            assert (await gate.ask(request())).status == 200
+        assert (await gate.ask(request(b"{}"))).status == 400  # no version of the arm's saw it
+        assert [record.version for record in await gate.recorded(4)] == ["", "3", "", ""]

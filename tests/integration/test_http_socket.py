@@ -324,13 +324,16 @@ async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(path:
     settings = HttpSettings(body_limit=1000, timeout_s=5)
     async with FakeServer() as arm, gateway({"a": arm.address}, settings=settings) as gate:
         client = await gate.connect()
-        await client.send(f"POST {path} HTTP/1.1\r\nhost: t\r\ncontent-length: 1001\r\n\r\n".encode())
+        await client.send(
+            f"POST {path} HTTP/1.1\r\nhost: t\r\nx-request-id: r1\r\ncontent-length: 1001\r\n\r\n".encode()
+        )
         answer = await client.answer()  # not a byte of the body has been sent
         assert (answer.status, answer.headers["connection"]) == (413, "close")
         assert await client.rest() == b""
         if path == PREDICT:
             record = (await gate.recorded(1))[0]
             assert (record.status, record.error_kind, record.model) == (413, "too_large", "m")
+            assert record.request_id == answer.headers["x-request-id"] == "r1"
         await client.close()
 
 

@@ -49,6 +49,19 @@ def test_a_meters_requests_are_counted_by_code_and_put_into_buckets_that_hold_th
     assert value(found, "abgate_gateway_seconds_sum", **LABELS) == 80e-6
 
 
+def test_a_request_the_arm_was_never_given_is_counted_and_leaves_the_arms_times_alone() -> None:
+    metrics = Metrics("1.2.3", lambda: VIEW)
+    meter = metrics.meter(**LABELS)
+    meter.observe(200, "", 5_000_000, 20_000)
+    meter.refuse(400)
+    meter.refuse(429)
+    found = scrape(metrics)
+    assert [value(found, "abgate_requests_total", code=code, **LABELS) for code in ("200", "400", "429")] == [1, 1, 1]
+    assert value(found, "abgate_request_seconds_count", **LABELS) == 1
+    assert value(found, "abgate_request_seconds_sum", **LABELS) == 0.005
+    assert value(found, "abgate_gateway_seconds_count", **LABELS) == 1
+
+
 def test_the_gateways_state_is_read_at_the_scrape() -> None:
     found = scrape(Metrics("1.2.3", lambda: VIEW))
     assert value(found, "abgate_records_written_total") == 100
