@@ -120,10 +120,10 @@ def limited_by(generator_cores: float, gateway_cores: float) -> list[str]:
 
 
 def percentile(latency_ns: Sequence[int], share: float) -> float | None:
-    """A percentile in milliseconds; None below the sample floor."""
+    """A percentile in milliseconds, the observation of rank ceil(share * n) as on the report; None below the sample floor."""
     if len(latency_ns) < _FLOORS[share]:
         return None
-    return float(np.quantile(np.asarray(latency_ns), share)) / 1e6
+    return float(np.quantile(np.asarray(latency_ns), share, method="inverted_cdf")) / 1e6
 
 
 def show(console: Console, tallies: Tallies, seconds: float, title: str) -> None:

@@ -1,7 +1,7 @@
 """The gRPC user: PredictionService.Predict with bytes in and bytes out, on grpc's gevent loop.
 
 `grpc.experimental.gevent.init_gevent()` must have run in the process (the locustfile does it). Arm, assignment and
-request id are read from the initial metadata.
+request id are read from the trailing metadata.
 """
 
 from __future__ import annotations

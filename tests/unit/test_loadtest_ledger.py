@@ -133,6 +133,9 @@ def test_a_percentile_needs_its_samples() -> None:
     assert percentile([1_000_000] * 661, 0.99) is None
     assert percentile([1_000_000] * 662, 0.99) == 1.0
     assert percentile(list(range(0, 11_000_000, 1_000_000)), 0.5) == 5.0
+    assert (
+        percentile(list(range(0, 12_000_000, 1_000_000)), 0.5) == 5.0
+    )  # an observation, as on the report, never between two
 
 
 @pytest.mark.parametrize(
