@@ -35,7 +35,8 @@ def batching_parameters(batching: Batching, workers: int, job_queue: int, max_ro
     """Return BatchingParameters: as many batch threads as the other server has workers, as many queued requests.
 
     TF Serving counts rows and refuses a request of more rows than max_batch_size, which TorchServe, counting requests, takes:
-    so a request may have max_rows and is split into executions of the batching's size.
+    so a request may have max_rows and is split into executions of the batching's size, and the queue, counted in rows too, has
+    room for the largest request beside job_queue small ones.
 
     No allowed_batch_sizes: a batch runs with the rows it has, as on TorchServe, and nothing is padded.
     """
@@ -45,7 +46,7 @@ def batching_parameters(batching: Batching, workers: int, job_queue: int, max_ro
         "max_execution_batch_size": size,
         "batch_timeout_micros": round(batching.max_wait_ms * 1000),
         "num_batch_threads": workers,
-        "max_enqueued_batches": max(1, -(-job_queue // size)),
+        "max_enqueued_batches": max(1, -(-(job_queue + max_rows) // size)),
     }
     lines = [f"{name} {{ value: {value} }}\n" for name, value in values.items()]
     return "".join([*lines, "enable_large_batch_splitting { value: true }\n"])

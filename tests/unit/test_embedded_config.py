@@ -235,7 +235,7 @@ def test_the_written_files_are_what_the_stand_in_reads(tmp_path, monkeypatch):
     assert flags.enable_batching
     assert (flags.port, flags.rest_api_port, flags.tensorflow_intra_op_parallelism) == (8500, 8501, 1)
     assert read_batching_parameters(flags.batching_parameters_file) == BatchingParameters(
-        1024, 1500, 3, 2, tuple(range(1, 9)), enable_large_batch_splitting=True, max_execution_batch_size=8
+        1024, 1500, 131, 2, tuple(range(1, 9)), enable_large_batch_splitting=True, max_execution_batch_size=8
     )
     assert read_metrics_path(flags.monitoring_config_file) == "/monitoring/prometheus/metrics"
     assert 'name: "m"' in (tmp_path / "run" / "tf" / "models.config").read_text()
