@@ -43,6 +43,7 @@ from gateway.upstream.grpc_client import GrpcArm
 from gateway.upstream.http_client import HttpArm
 from gateway.upstream.import_signature import wait_for_signature
 from gateway.upstream.probe import Place, Probe
+from gateway.upstream.token_file import TokenFile
 
 
 class Gateway:
@@ -73,7 +74,8 @@ class Gateway:
             store=StateFile(document.admin.state_file),
             audit=AuditFile(document.admin.audit_file),
         )
-        self.probe = Probe(self.routing.arms, places(self.config), info_file=info_file, rng=self._seed)
+        self._places = places(self.config)
+        self.probe = Probe(self.routing.arms, self._places, info_file=info_file, rng=self._seed)
         self.lag = LoopLag(self._lagged)
         self.http: Address | None = None
         self.grpc: Address | None = None
@@ -193,6 +195,9 @@ class Gateway:
             str(backend.http), arm.kind, arm.model, arm.version, pool_size=arm.limit, loop=loop, form=arm.format
         )
         arm.grpc = GrpcArm(str(backend.grpc), arm.kind, arm.model, arm.version, arm.format)
+        token = self._places[arm.backend].token
+        if token is not None:
+            token.present(arm)
 
     def _retire(self, arm: Arm) -> None:
         """Close an arm's clients when its last request has ended."""
@@ -313,7 +318,10 @@ async def disconnect(arm: Arm) -> None:
 def places(config: Config) -> Mapping[str, Place]:
     """Where the probe asks each backend."""
     backends = config.document.backends
-    return {name: Place(backend.http, backend.management) for name, backend in backends.items()}
+    return {
+        name: Place(backend.http, backend.management, TokenFile(backend.token_file) if backend.token_file else None)
+        for name, backend in backends.items()
+    }
 
 
 def fixed_changes(old: Config, new: Config) -> list[str]:

@@ -171,6 +171,7 @@ def _parts(raw: Mapping[str, Any], context: dict[str, Any]) -> Parts:
         backend_names=frozenset(map(str, backends)) if isinstance(backends, dict) else None,
         backends=many(schema.BackendSection, backends),
         models=many(schema.ModelSection, raw.get("models")),
+        forward_headers=frozenset(one(list[schema.HeaderName], raw.get("forward_headers")) or ()),
     )
 
 

@@ -21,6 +21,7 @@ class Parts:
     backend_names: frozenset[str] | None = None
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
     models: Mapping[str, ModelSection] = field(default_factory=dict)
+    forward_headers: frozenset[str] = frozenset()
 
 
 def problems(parts: Parts) -> list[str]:
@@ -74,8 +75,19 @@ def _backends(parts: Parts) -> Iterator[str]:
                 yield f"{mine}: start: local runs servers on 127.0.0.1 only, not {address.host}"
         if backend.start == "none" and backend.binary is not None:
             yield f"{where}.binary: is for start: local; with start: none the server is running already"
+        if backend.token_file is not None:
+            yield from _token(f"{where}.token_file", backend, parts)
         if backend.cores is not None and (not backend.cores or len(set(backend.cores)) != len(backend.cores)):
             yield f"{where}.cores: must name at least one core, each once, or be null for all; not {backend.cores}"
+
+
+def _token(mine: str, backend: BackendSection, parts: Parts) -> Iterator[str]:
+    if backend.kind != "torchserve":
+        yield f"{mine}: is for kind: torchserve; TensorFlow Serving asks for no token"
+    elif backend.start == "local":
+        yield f"{mine}: is for start: none; a TorchServe started here is on 127.0.0.1 only and asks for no token"
+    if "authorization" in parts.forward_headers:
+        yield f"forward_headers: the clients' authorization would go beside {mine}'s; leave one of them out"
 
 
 def _model(name: str, model: ModelSection, parts: Parts) -> Iterator[str]:

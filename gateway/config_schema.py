@@ -156,6 +156,7 @@ class BackendSection(Section):
     metrics: MetricsAddress | None = None
     start: Literal["local", "none"] = "none"
     binary: FilePath | None = None
+    token_file: FilePath | None = None
     cores: list[Natural] | None = None
     threads: Positive = 1
     workers: Positive = 1

@@ -30,6 +30,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
+_CREDENTIALS = (7, 16)  # PERMISSION_DENIED, UNAUTHENTICATED: the gateway's towards the arm, so no fault of the client
 _MESSAGE_LIMIT = 1024  # TF Serving cuts its messages there (grpc_status_util.cc)
 _ID_LIMIT = 128
 _LATE_S = 0.002  # a client that leaves this close to its deadline left because of it
@@ -217,7 +218,13 @@ class Predict:
         call.upstream_ns = call.received_ns - call.sent_ns
         if not answered:
             raise UpstreamError("upstream_timeout", f"arm {arm.name!r} gave no answer within {wait_s:.3f} s")
-        return await client.answer(running)
+        try:
+            return await client.answer(running)
+        except GrpcUpstreamError as error:
+            if error.code in _CREDENTIALS:
+                told = f"arm {arm.name!r} answered {CODES[error.code].name}: {error.message}"
+                raise UpstreamError("upstream_error", told) from error
+            raise
 
     def _decode(
         self, call: Call, route: Route, client: GrpcArm, asked: _Asked, received: bytes

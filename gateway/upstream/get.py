@@ -43,11 +43,14 @@ class _Reader:
         self.complete = True
 
 
-async def get(address: Address, path: str, *, timeout_s: float = 1.0) -> Answer:
-    """GET a path; raises UpstreamError: upstream_refused, upstream_timeout, upstream_reset, upstream_invalid."""
+async def get(address: Address, path: str, *, timeout_s: float = 1.0, authorization: str = "") -> Answer:
+    """GET a path, with an Authorization header where one is given.
+
+    Raises UpstreamError: upstream_refused, upstream_timeout, upstream_reset, upstream_invalid.
+    """
     try:
         async with asyncio.timeout(timeout_s):
-            return await _get(address, path)
+            return await _get(address, path, authorization)
     except TimeoutError:
         raise UpstreamError("upstream_timeout", f"{address} gave no answer within {timeout_s:g} s") from None
     except ConnectionRefusedError:
@@ -56,10 +59,12 @@ async def get(address: Address, path: str, *, timeout_s: float = 1.0) -> Answer:
         raise UpstreamError("upstream_reset", f"{address}: {error.strerror or error}") from error
 
 
-async def _get(address: Address, path: str) -> Answer:
+async def _get(address: Address, path: str, authorization: str) -> Answer:
     stream, writer = await asyncio.open_connection(address.host, address.port)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nhost: {address.authority}\r\nconnection: close\r\n\r\n".encode("latin-1"))
+        extra = f"authorization: {authorization}\r\n" if authorization else ""
+        head = f"GET {path} HTTP/1.1\r\nhost: {address.authority}\r\n{extra}connection: close\r\n\r\n"
+        writer.write(head.encode("latin-1"))
         reader = _Reader()
         parser = httptools.HttpResponseParser(reader)
         while not reader.complete:

@@ -91,6 +91,7 @@ class GrpcArm:
         self.version = version
         self.form = form
         self.abandon_s = abandon_s
+        self._authorization: tuple[tuple[str, str], ...] = ()
         self._channel = grpc.aio.insecure_channel(address, options=_options(message_limit))
         path = torchserve.PREDICTIONS if kind == "torchserve" else tfserving_grpc.PREDICT
         self._predict = self._channel.unary_unary(path, _registered_method=True)
@@ -100,7 +101,13 @@ class GrpcArm:
 
         timeout_s goes to the server as the call's deadline. Hand it to `answer` when `add_done_callback` has told its end.
         """
+        if self._authorization:
+            metadata = (*self._authorization, *(metadata or ()))
         return self._predict(payload, timeout=timeout_s, metadata=metadata)
+
+    def authorize(self, authorization: str) -> None:
+        """Send this value, e.g. "Bearer <key>", as metadata `authorization` with every call from now on; "" sends none."""
+        self._authorization = (("authorization", authorization),) if authorization else ()
 
     @staticmethod
     async def answer(call: Any) -> bytes:
@@ -133,7 +140,7 @@ class GrpcArm:
         method = self._channel.unary_unary(torchserve.PING if torch else tfserving_info.STATUS)
         payload = b"" if torch else tfserving_info.status_request(self.model)
         try:
-            answer = await method(payload, timeout=timeout_s)
+            answer = await method(payload, timeout=timeout_s, metadata=self._authorization or None)
             return Probe(True, None if torch else tfserving_info.available_versions(answer))
         except grpc.aio.AioRpcError as error:
             problem = translate(error.code(), error.details() or "")

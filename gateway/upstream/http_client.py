@@ -197,13 +197,12 @@ class HttpArm:
         pool_size: int,
         loop: asyncio.AbstractEventLoop,
         form: str = "oip-binary",
-        authorization: str = "",
     ) -> HttpArm:
         """An arm at "host:port"; kind is torchserve or tensorflow_serving, model and version the names that server knows.
 
         form is the arm's format: with "tfs-json" a TorchServe arm's own handler takes the JSON itself, with any other our
-        handler is told what comes (x-abgate-format) and gets it as opaque bytes. authorization: an Authorization header's
-        value, e.g. "Bearer <key>". No connection is opened before the first request.
+        handler is told what comes (x-abgate-format) and gets it as opaque bytes. No connection is opened before the first
+        request.
         """
         host, _, port = address.rpartition(":")
         drop_errors = kind == "torchserve"  # it closes after every answer >= 400
@@ -213,9 +212,14 @@ class HttpArm:
         arm = cls(address, kind, model, version, form)
         arm._pool = pool
         arm.send = pool.send
-        if authorization:
-            arm._authorization = b"authorization: %b\r\n" % authorization.encode("ascii")
         return arm
+
+    def authorize(self, authorization: str) -> None:
+        """Send an Authorization header of this value, e.g. "Bearer <key>", from now on; "" sends none."""
+        line = b"authorization: %b\r\n" % authorization.encode("ascii") if authorization else b""
+        if line != self._authorization:
+            self._authorization = line
+            self.heads.clear()
 
     def head(self, version: str) -> bytes:
         """Request line and the headers that are the same for every request of a version ("" is the server's choice)."""

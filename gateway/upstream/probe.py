@@ -22,7 +22,8 @@ import structlog
 from gateway.config_units import Address
 from gateway.dataplane import Arm
 from gateway.errors import UpstreamError
-from gateway.upstream.get import get
+from gateway.upstream.get import Answer, get
+from gateway.upstream.token_file import TokenFile, bearer
 
 INTERVAL_S = 1.0
 _STAND_IN = "abgate-embedded/"
@@ -30,10 +31,11 @@ _STAND_IN = "abgate-embedded/"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a backend is asked."""
+    """Where a backend is asked, and the keys it wants where it wants any."""
 
     http: Address
     management: Address | None = None
+    token: TokenFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Probe:
 
     async def _ask(self, arm: Arm, told: Mapping[str, Any] | None) -> None:
         place = self._places[arm.backend]
+        if place.token is not None:
+            place.token.present(arm)
         try:
             seen = await (self._torchserve(arm, place) if arm.kind == "torchserve" else self._tfserving(arm, place))
             if told is not None:
@@ -117,17 +121,26 @@ class Probe:
             self._log.warning("arm.no_grpc", model=arm.model, arm=arm.name, reason=found.problem)
 
     async def _torchserve(self, arm: Arm, place: Place) -> Seen:
-        if place.management is None:
-            answer = await get(place.http, "/ping", timeout_s=self._timeout_s)
-            return Seen("" if answer.status == 200 else f"GET /ping answers {answer.status}", arm.versions)
+        token = place.token
+        if token is not None and not token.keys.inference:
+            return Seen(token.problem, arm.versions)
+        if (
+            place.management is None or token is not None
+        ):  # only inference itself tells what its key, one of two, is worth
+            key = bearer(token.keys.inference) if token else ""
+            answer = await get(place.http, "/ping", timeout_s=self._timeout_s, authorization=key)
+            if answer.status != 200 or place.management is None:
+                return Seen("" if answer.status == 200 else f"GET /ping {refusal(answer, token)}", arm.versions)
         path = f"/models/{quote(arm.model, safe='')}/all"
-        answer = await get(place.management, path, timeout_s=self._timeout_s)
+        key = bearer(token.keys.management) if token else ""
+        answer = await get(place.management, path, timeout_s=self._timeout_s, authorization=key)
         if answer.status != 200:
-            return Seen(f"GET {path} on its management address answers {answer.status}", arm.versions)
+            return Seen(f"GET {path} on its management address {refusal(answer, token)}", arm.versions)
         return read_torchserve(json.loads(answer.body), arm.version)
 
     async def _torchserve_version(self, place: Place) -> str:
-        answer = await get(place.http, "/api-description", timeout_s=self._timeout_s)
+        key = bearer(place.token.keys.inference) if place.token else ""
+        answer = await get(place.http, "/api-description", timeout_s=self._timeout_s, authorization=key)
         try:
             return f"TorchServe {json.loads(answer.body)['info']['version']}"
         except (ValueError, KeyError, TypeError):
@@ -167,6 +180,17 @@ class _InfoFile:
         except (OSError, ValueError, KeyError):
             return self._backends
         return self._backends
+
+
+def refusal(answer: Answer, token: TokenFile | None) -> str:
+    """What TorchServe's answer other than 200 says; where it is about the token (400 InvalidKeyException), what to do."""
+    told = f"answers {answer.status}"
+    if b"InvalidKeyException" not in answer.body:
+        return told
+    if token is None:
+        return f"{told}: it asks for a token; name its key_file.json as the backend's token_file"
+    now = f"; {token.problem}" if token.problem else ""
+    return f"{told}: it does not take the key (any more) that was in its token file {token.path}{now}"
 
 
 def read_torchserve(description: list[dict[str, Any]], version: str | None) -> Seen:

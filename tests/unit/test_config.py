@@ -186,6 +186,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "listen.http: 0.0.0.0:8080 can be reached from other machines and admin.token_file is not set",
     ),
     ("binary of a running server", {"backends.tf.binary": "/x"}, "backends.tf.binary: is for start: local"),
+    (
+        "token of TF Serving",
+        {"backends.tf.token_file": "key"},
+        "backends.tf.token_file: is for kind: torchserve; TensorFlow Serving asks for no token",
+    ),
+    (
+        "token of a server started here",
+        {"backends.ts.token_file": "key"},
+        "backends.ts.token_file: is for start: none; a TorchServe started here is on 127.0.0.1 only",
+    ),
+    (
+        "two authorizations",
+        {"backends.ts.start": "none", "backends.ts.token_file": "key", "forward_headers": ["Authorization"]},
+        "forward_headers: the clients' authorization would go beside backends.ts.token_file's",
+    ),
+    ("token file as number", {"backends.tf.token_file": 7}, "backends.tf.token_file: must be a path, not 7"),
     ("cores twice", {"backends.ts.cores": [0, 0]}, "backends.ts.cores: must name at least one core, each once"),
 ]
 
