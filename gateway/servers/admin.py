@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -78,6 +79,27 @@ class KillBody(_Body):
     revision: StrictInt | None = None
 
 
+class Problem(BaseModel):
+    """Every error's body; `problems` one by one where a configuration is wrong."""
+
+    error: str
+    problems: list[str] | None = None
+
+
+_WHY = {
+    400: "The body or the change it asks for is not valid",
+    401: "A token is configured, and this is not it",
+    404: "There is no such model or arm",
+    409: "The revision is not the one in force: read it again and decide anew",
+    500: "Nothing was changed, or a file could not be written",
+}
+
+
+def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Error answers for the documentation."""
+    return {code: {"model": Problem, "description": _WHY[code]} for code in codes}
+
+
 class ReloadBody(_Body):
     """Read abgate.yaml again."""
 
@@ -85,6 +107,7 @@ class ReloadBody(_Body):
 def create_app(parts: AdminParts, *more: APIRouter) -> FastAPI:
     """The control app; `more` are routers of the front ends (model status and metadata)."""
     app = FastAPI(title="abgate", version=parts.version, docs_url=None, redoc_url=None)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.include_router(_health(parts))
     app.include_router(_admin(parts))
     for router in more:
@@ -96,6 +119,15 @@ def create_app(parts: AdminParts, *more: APIRouter) -> FastAPI:
     return app
 
 
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document without the 422 FastAPI writes into it: a body that does not fit is answered with 400 here."""
+    document = FastAPI.openapi(app)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    return document
+
+
 def _health(parts: AdminParts) -> APIRouter:
     router = APIRouter(tags=["health"])
 
@@ -103,7 +135,11 @@ def _health(parts: AdminParts) -> APIRouter:
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @router.get("/readyz", summary="200 when every arm with weight is ready; 503 otherwise and while draining")
+    @router.get(
+        "/readyz",
+        summary="200 when every arm with weight is ready; 503 otherwise and while draining",
+        responses={503: {"description": "An arm with weight is not ready, or a drain has begun"}},
+    )
     async def readyz() -> JSONResponse:
         found = parts.readiness()
         body = {"ready": found.ready, "draining": found.draining, "arms": dict(found.arms)}
@@ -127,27 +163,36 @@ def _admin(parts: AdminParts) -> APIRouter:
         if not secrets.compare_digest(text.encode("utf-8", "replace"), parts.token.encode()):
             raise RequestError("unauthenticated", "the admin API needs the header: Authorization: Bearer <token>")
 
-    router = APIRouter(prefix="/admin/v1", tags=["admin"], dependencies=[Depends(authorised)])
+    router = APIRouter(prefix="/admin/v1", tags=["admin"], dependencies=[Depends(authorised)], responses=_errors(401))
 
     def state(outcome: Outcome) -> dict[str, Any]:
-        told = {"changed": outcome.changed, "persisted": outcome.persisted, "problem": outcome.problem}
-        return describe(parts.control, parts.routes()) | told
+        return describe(parts.control, parts.routes()) | _told(outcome)
 
     @router.get("/experiments", summary="Experiments, weights in force and arms")
     async def experiments() -> dict[str, Any]:
         return describe(parts.control, parts.routes())
 
-    @router.put("/experiments/{model}/weights", summary="Change weights, if the revision is the one in force")
+    @router.put(
+        "/experiments/{model}/weights",
+        summary="Change weights, if the revision is the one in force",
+        responses=_errors(400, 404, 409, 500),
+    )
     async def weights(model: str, body: WeightsBody, request: Request) -> dict[str, Any]:
         author = _author(body, request)
         return state(await parts.control.set_weights(model, body.weights, revision=body.revision, author=author))
 
-    @router.post("/experiments/{model}/kill", summary="Send all traffic to one arm, from the next request on")
+    @router.post(
+        "/experiments/{model}/kill",
+        summary="Send all traffic to one arm, from the next request on",
+        responses=_errors(400, 404, 409),
+    )
     async def kill(model: str, body: KillBody, request: Request) -> dict[str, Any]:
         author = _author(body, request)
         return state(await parts.control.kill(model, body.to, author=author, revision=body.revision))
 
-    @router.post("/reload", summary="Read the configuration file again and put its models in force")
+    @router.post(
+        "/reload", summary="Read the configuration file again and put its models in force", responses=_errors(400)
+    )
     async def reload(body: ReloadBody, request: Request) -> dict[str, Any]:
         return state(await parts.reload(_author(body, request)))
 
@@ -155,7 +200,7 @@ def _admin(parts: AdminParts) -> APIRouter:
     async def records() -> dict[str, Any]:
         return parts.records.stats()
 
-    @router.post("/records/flush", summary="Bring all records into segments and name the files")
+    @router.post("/records/flush", summary="Bring all records into segments and name the files", responses=_errors(500))
     async def flush() -> dict[str, Any]:
         try:
             segments = await asyncio.to_thread(parts.records.flush)
@@ -168,6 +213,10 @@ def _admin(parts: AdminParts) -> APIRouter:
         return parts.status()
 
     return router
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return {"changed": outcome.changed, "persisted": outcome.persisted, "problem": outcome.problem}
 
 
 def _author(body: _Body, request: Request) -> Author:

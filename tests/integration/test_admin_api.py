@@ -230,6 +230,8 @@ async def test_it_is_documented_and_loads_nothing_from_elsewhere(tmp_path: Path)
         "/admin/v1/records/flush",
         "/admin/v1/status",
     }
+    weights = document["paths"]["/admin/v1/experiments/{model}/weights"]["put"]["responses"]
+    assert set(weights) == {"200", "400", "401", "404", "409", "500"}  # what it does answer, so no 422
     for path in ("/docs", "/redoc", "/nope"):
         status, found = await world.call("GET", path)
         assert (status, found) == (404, {"error": f"no such path: {path}"})
