@@ -1,12 +1,12 @@
 """What is sent: a model's evaluation inputs, and every request body built before the first one goes out.
 
-PURE apart from reading the one npz file. Bodies are bytes; the wire formats are TF Serving's REST predict API (row
+PURE apart from reading the one file of rows. Bodies are bytes; the wire formats are TF Serving's REST predict API (row
 format) and its PredictRequest, which TorchServe's handler takes as `tfs-json`. Nothing here knows sockets or Locust.
 """
 
 from __future__ import annotations
 
-import zipfile
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import orjson
 from gateway.errors import ConfigError
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.signature_file import Signature
+from loadtest import payload_files
 from loadtest.arrivals import generator
 from loadtest.profiles import Check, Profile
 
@@ -74,15 +75,11 @@ class PayloadGroup:
 
 
 def load_dataset(path: Path, split: str, signature: Signature | None) -> Dataset:
-    """Read an npz: input arrays, optional `label`, optional `out:<output>`, optional `split` (0 train, 1 test).
+    """Read .npz or JSON lines: inputs, optional `label`, optional `out:<output>`, optional `split` (0 train, 1 test).
 
     split names the rows to keep where the file tells; raises ConfigError with every problem.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ConfigError([f"{path}: cannot be read as an npz file of plain arrays: {error}"]) from error
+    arrays = payload_files.read(path, signature)
     if split in _SPLITS and _SPLIT in arrays:
         keep = arrays[_SPLIT] == _SPLITS[split]
         arrays = {name: array[keep] if len(array) == len(keep) else array for name, array in arrays.items()}
@@ -154,6 +151,10 @@ def check_problems(check: Check, dataset: Dataset, outputs: Sequence[str]) -> li
 def json_body(dataset: Dataset, indices: Sequence[int]) -> bytes:
     """A row-format predict body; a single input stands bare in its row, several stand by name."""
     rows = list(indices)
+    if not all(np.isfinite(array[rows]).all() for array in dataset.inputs.values() if array.dtype.kind == "f"):
+        bare = len(dataset.inputs) == 1  # orjson would write null; TF Serving takes NaN and Infinity as they are
+        named = [{name: array[row].tolist() for name, array in dataset.inputs.items()} for row in rows]
+        return json.dumps({"instances": [next(iter(row.values())) if bare else row for row in named]}).encode()
     if len(dataset.inputs) == 1:
         instances: Any = np.ascontiguousarray(next(iter(dataset.inputs.values()))[rows])
         if instances.dtype == np.float16:

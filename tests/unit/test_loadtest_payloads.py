@@ -116,6 +116,46 @@ def test_inputs_that_cannot_be_sent_are_refused(tmp_path: Path, arrays: dict[str
         payloads.load_dataset(npz(tmp_path, **arrays), "test", SIGNATURE)
 
 
+def test_a_users_floats_and_integers_take_the_models_types(tmp_path: Path) -> None:
+    data = payloads.load_dataset(npz(tmp_path, x=X.astype(np.float64)), "all", SIGNATURE)
+    assert data.inputs["x"].dtype == np.float32
+    assert data.inputs["x"].tolist() == X.tolist()
+    whole = payloads.load_dataset(npz(tmp_path, x=np.array([[1, 2]])), "all", SIGNATURE)
+    assert (whole.inputs["x"].dtype, whole.inputs["x"].tolist()) == (np.float32, [[1.0, 2.0]])
+    with pytest.raises(ConfigError, match="x: values of int64 do not survive as the model's float32"):
+        payloads.load_dataset(npz(tmp_path, x=np.array([[1, 2**24 + 1]])), "all", SIGNATURE)
+
+
+def test_json_lines_are_rows_with_or_without_names(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"x": [1, 2.5], "label": 3}\n\n{"x": [NaN, 4], "label": 5}\n', "utf-8")
+    data = payloads.load_dataset(path, "all", SIGNATURE)
+    assert data.inputs["x"].dtype == np.float32
+    assert str(data.inputs["x"].tolist()) == "[[1.0, 2.5], [nan, 4.0]]"
+    assert data.label is not None
+    assert data.label.tolist() == [3, 5]
+    assert payloads.json_body(data, [1, 0]) == b'{"instances": [[NaN, 4.0], [1.0, 2.5]]}'
+    path.write_text("[1, 2]\n[3, 4]\n", "utf-8")
+    assert payloads.load_dataset(path, "all", SIGNATURE).inputs["x"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "holds no input arrays"),
+        ('{"x": [1, 2]}\n{"x": [1,', r"rows.jsonl:2: cannot be read as JSON lines"),
+        ('{"x": [1, 2]}\n{"y": [1, 2]}', r"row 2 has \['y'\], the first one has \['x'\]"),
+        ('{"x": [1, 2]}\n{"x": [1]}', "'x': the rows differ in shape"),
+        ('{"x": ["a", "b"]}', "cannot be sent; use numbers or booleans"),
+    ],
+)
+def test_json_lines_that_cannot_be_sent_are_refused(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=problem):
+        payloads.load_dataset(path, "all", SIGNATURE)
+
+
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(b"no zip")
