@@ -65,7 +65,7 @@ def test_a_dead_backend_is_its_arms_error_and_nobody_elses(stack: Stack, arm: st
     deadline = time.monotonic() + 3  # a gRPC channel tries again after at most 0.3 s
     for protocol in ("rest", "grpc"):
         while stack.predict(protocol, "digits", data, x_abgate_arm=arm).status != 200:
-            assert time.monotonic() < deadline, f"{protocol}: ready, and still no answer"
+            assert time.monotonic() < deadline, f"{protocol}: ready, and still no answer; {stack.log()}"
     told = stack.backends()["backends"][arm]
     assert (told["pid"] != pid, told["restarts"]) == (True, 1)
 

@@ -246,7 +246,7 @@ async def test_a_slow_arm_is_a_timeout_and_its_work_keeps_its_place() -> None:
 
 
 async def test_abandoned_work_is_cut_after_its_limit() -> None:
-    settings = HttpSettings(timeout_s=0.2, abandon_factor=8)
+    settings = HttpSettings(timeout_s=0.2, abandon_factor=15)
     async with FakeServer(held(asyncio.Event())) as arm, gateway({"a": arm.address}, settings=settings) as gate:
         assert (await gate.ask(request())).status == 504
         assert (gate.arms["a"].in_flight, arm.open) == (1, 1)
