@@ -92,9 +92,10 @@ def judge(tallies: Tallies, profile: Profile, weights: Mapping[str, float], drop
     for arm, tally in arms.items():
         name = arm or "requests without an arm"
         errors = sum(tally.errors.values())
-        if errors > profile.limits.errors * tally.requests:
+        sent = tally.requests if arm else tallies.requests  # without an arm nothing succeeds: its share is of all
+        if errors > profile.limits.errors * sent:
             kinds = ", ".join(f"{kind} {count}" for kind, count in tally.errors.most_common(5))
-            share = f"{errors} of {tally.requests} requests failed ({errors / tally.requests:.2%})"
+            share = f"{errors} of {sent} requests failed ({errors / sent:.2%})"
             failed.append(f"{name}: {share}, more than {profile.limits.errors:.2%}: {kinds}")
         if tally.judged and tally.right < profile.min_correct * tally.judged:
             share = f"{tally.right} of {tally.judged} judged answers were right ({tally.right / tally.judged:.2%})"

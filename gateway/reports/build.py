@@ -14,7 +14,7 @@ from gateway.reports import facts, jsonable
 from gateway.reports.batches import batching
 from gateway.reports.jsonable import Json
 from gateway.reports.ledger import Requests, Run
-from gateway.reports.measure import curve, measure, rows_of, series
+from gateway.reports.measure import ArmRows, curve, measure, rows_of, series
 from gateway.reports.records import GatewayRecords
 from gateway.reports.verdict import (
     LATENCY_MARGIN,
@@ -23,6 +23,7 @@ from gateway.reports.verdict import (
     Comparison,
     check_arms,
     check_complete,
+    check_lost,
     check_run,
     check_same_answers,
     compare,
@@ -68,7 +69,7 @@ def build(run: Run) -> Json:
     checks = check_arms(rows, measured, facts.part(document, "profile"))
     if _judged(measured):
         checks += [check_same_answers(comparison) for comparison in comparisons]
-    summary = _summary(run, found, checks, comparisons)
+    summary = _summary(run, found, checks, comparisons, _units(run.requests, rows))
     _add_decisions(found["differences"], comparisons, summary["performance"])
     return {
         "format": FORMAT,
@@ -86,7 +87,7 @@ def _add_decisions(differences: list[Json], comparisons: Sequence[Comparison], l
         entry["decision"] = told if line["names_winner"] else jsonable.missing(line["line"])
 
 
-def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Sequence[Comparison]) -> Json:
+def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Sequence[Comparison], units: int) -> Json:
     """The sentence, the performance line, the checks (troubles first) and the exit code."""
     unfinished, limited_by, arms = _unfinished(run), found["limits"]["limited_by"], found["arms"]
     line, chosen = performance_line(
@@ -100,13 +101,15 @@ def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Seque
             arms=len(arms),
         ),
     )
+    lost = found["unattributed"]["requests"]
     checks = [
         *check_run(found["parity"], found["srm"], limited_by, unfinished),
-        *check_complete(found["records"], facts.load_verdict(run.document)),
+        *check_complete(found["records"], lost, facts.load_verdict(run.document)),
+        *check_lost(lost, sum(arm.get("requests", 0) for arm in arms), facts.part(run.document, "profile")),
         *of_arms,
     ]
     return {
-        "sentence": headline(run.window.seconds if run.window else None, arms, _units(run.requests)),
+        "sentence": headline(run.window.seconds if run.window else None, arms, units, lost),
         "performance": {"line": line.line, "reason": line.reason, "names_winner": line.names_winner},
         "exit_code": exit_code(checks, line, chosen),
         "checks": [check.json() for check in sorted(checks, key=lambda check: STATES.index(check.state))],
@@ -127,8 +130,12 @@ def _judged(measured: Sequence[Json]) -> bool:
     return all(numbers["accuracy"]["judged"] for numbers in measured if numbers["requests"])
 
 
-def _units(requests: Requests | None) -> int:
-    return 0 if requests is None else int(np.unique(requests.unit[requests.unit != 0]).size)
+def _units(requests: Requests | None, rows: Sequence[ArmRows]) -> int:
+    """Units of the requests that are counted for an arm; others would make more users than requests."""
+    if requests is None or not rows:
+        return 0
+    counted = np.any([arm.mask for arm in rows], axis=0) & (requests.unit != 0)
+    return int(np.unique(requests.unit[counted]).size)
 
 
 def _arm(run: Run, name: str, measured: Json | None) -> Json:

@@ -143,8 +143,21 @@ def check_run(parity: Json, srm: Json, limited_by: Sequence[str], unfinished: st
     return checks
 
 
-def check_complete(records: Json, load_verdict: tuple[int, list[str]]) -> list[Check]:
-    """Whether rows were lost on the way, and what the load test itself found wrong beyond errors and wrong answers."""
+def check_lost(lost: int, attributed: int, profile: Any) -> list[Check]:
+    """Requests that failed before an arm was known (the gateway was away) are nobody's errors, and errors all the same."""
+    if not lost:
+        return []
+    limit = facts.error_limit(profile)
+    share = lost / (lost + attributed)
+    text = f"{lost} of {lost + attributed} failed before an arm was known ({percent(share)}; limit {percent(limit)})"
+    return [Check("requests without an arm", FAILED if share > limit else WARNING, text)]
+
+
+def check_complete(records: Json, failed_early: int, load_verdict: tuple[int, list[str]]) -> list[Check]:
+    """Whether rows were lost on the way, and what the load test itself found wrong beyond errors and wrong answers.
+
+    failed_early: requests that failed before an arm was known; the gateway may never have seen those.
+    """
     checks = []
     for key, what in (
         ("dropped", "the gateway dropped {} records"),
@@ -156,6 +169,10 @@ def check_complete(records: Json, load_verdict: tuple[int, list[str]]) -> list[C
             checks.append(Check(name, WARNING, "nobody told how many were lost"))
         else:
             checks.append(Check(name, WARNING if lost else OK, what.format(lost or "no")))
+    unrecorded = records.get("requests_without_record", 0) - failed_early
+    if unrecorded > 0:
+        text = f"{unrecorded} requests that an arm answered have no record: the gateway ended before it was written"
+        checks.append(Check("a record for each request", WARNING, text))
     code, reasons = load_verdict
     if code == 2:
         checks.append(Check("load test", INCONCLUSIVE, "; ".join(reasons)))

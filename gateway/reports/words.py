@@ -60,12 +60,14 @@ def listing(items: Sequence[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
-def headline(seconds: float | None, arms: Sequence[Json], units: int) -> str:
+def headline(seconds: float | None, arms: Sequence[Json], units: int, lost: int = 0) -> str:
     """The first lines of the report: what was sent and how it was split, what failed, how often the answers were right,
-    and how fast they came. The line about performance stands apart.
+    and how fast they came. The line about performance stands apart. lost: requests that failed before an arm was known.
     """
     served = [arm for arm in arms if arm.get("requests")]
     if seconds is None or not served:
+        if lost:
+            return f"All {count(lost)} requests failed before an arm was known, so there is nothing to compare."
         return "No request of the measurement window is on record, so there is nothing to compare."
     total = sum(arm["requests"] for arm in served)
     users = f" from {count(units)} users" if units else ""
@@ -73,7 +75,7 @@ def headline(seconds: float | None, arms: Sequence[Json], units: int) -> str:
         split = f"went to {served[0]['name']}"
     else:
         split = "were split: " + listing([f"{percent(arm['requests'] / total, 1)} to {arm['name']}" for arm in served])
-    lines = [f"In {significant(seconds)} s, {count(total)} requests{users} {split}. {_failures(served)}"]
+    lines = [f"In {significant(seconds)} s, {count(total)} requests{users} {split}. {_failures(served, lost)}"]
     judged = [arm for arm in served if arm["accuracy"]["judged"]]
     if judged:
         shares = [
@@ -86,12 +88,13 @@ def headline(seconds: float | None, arms: Sequence[Json], units: int) -> str:
     return ". ".join(lines) + "."
 
 
-def _failures(served: Sequence[Json]) -> str:
+def _failures(served: Sequence[Json], lost: int) -> str:
     failed = sum(arm["errors"]["count"] for arm in served)
+    more = f"; {count(lost)} more failed before an arm was known" if lost else ""
     if not failed:
-        return "None failed"
+        return f"None {'of these ' if lost else ''}failed{more}"
     shares = [f"{percent(arm['errors']['count'] / arm['requests'], 1)} on {arm['name']}" for arm in served]
-    return f"{count(failed)} failed: {listing(shares)}"
+    return f"{count(failed)} failed: {listing(shares)}{more}"
 
 
 def _within(served: Sequence[Json], name: str, said: str) -> str:

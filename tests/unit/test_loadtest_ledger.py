@@ -108,6 +108,8 @@ def test_only_the_window_counts() -> None:
         ([*FINE, row(error="http 503", correct=None)], {}, 0, None),
         ([*FINE, *[row(error="http 503", correct=None)] * 2], {}, 1, "a: 2 of 12 requests failed (16.67%)"),
         ([*FINE, *[row(arm="b", correct=False)] * 11], {}, 1, "b: 10 of 21 judged answers were right (47.62%)"),
+        ([*FINE, row(arm="", error="refused", correct=None)], {}, 0, None),
+        ([*FINE, *[row(arm="", error="refused", correct=None)] * 3], {}, 1, "an arm: 3 of 23 requests failed (13.04%)"),
         (FINE[:10], {}, 2, "b: has weight and got no request"),
         (FINE[:10], {"weights": {"a": 1.0, "b": 0.0}}, 0, None),
         ([], {}, 2, "no request was sent in the measurement window"),

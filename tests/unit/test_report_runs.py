@@ -259,6 +259,29 @@ def test_requests_without_an_answer_learn_their_arm_from_the_records(tmp_path: P
     assert lost["errors"] == [{"kind": "timeout", "count": lost["requests"]}]
     assert all(kinds[0]["kind"] == "timeout" and kinds[0]["count"] > 50 for kinds in found)
     assert document["records"]["requests_without_record"] == lost["requests"]
+    known = sum(arm["requests"] for arm in document["arms"])
+    checks = {check["name"]: check for check in document["summary"]["checks"]}
+    share = lost["requests"] / (known + lost["requests"])
+    assert checks["requests without an arm"]["state"] == ("failed" if share > 0.01 else "warning")
+    assert f"{lost['requests']} of {known + lost['requests']} failed" in checks["requests without an arm"]["text"]
+    assert "a record for each request" not in checks
+    assert "more failed before an arm was known" in document["summary"]["sentence"]
+    assert document["summary"]["exit_code"] == 1
+
+
+def test_an_answer_without_a_record_is_told(tmp_path: Path) -> None:
+    run = generated_run.write(tmp_path / "run")
+    for path in (run / "records").glob("*.parquet"):
+        duckdb.execute(
+            f"COPY (SELECT * FROM '{path}' WHERE time_ns % 20 <> 0) TO '{path.with_suffix('.new')}' (FORMAT parquet)"
+        )
+        path.with_suffix(".new").replace(path)
+    _, document = report(run)
+    missing = document["records"]["requests_without_record"]
+    checks = {check["name"]: check for check in document["summary"]["checks"]}
+    assert missing > 100
+    assert checks["a record for each request"]["state"] == "warning"
+    assert checks["a record for each request"]["text"].startswith(f"{missing} requests that an arm answered")
 
 
 def test_forced_requests_are_left_out(tmp_path: Path) -> None:

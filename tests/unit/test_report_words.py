@@ -90,6 +90,10 @@ def test_headline_tells_what_there_is() -> None:
         "90% on a and 90% on b. Of the answers, half came within 2.00 ms on a and 2.00 ms on b."
     )
     assert "10 failed: 25% on a" in headline(20.0, [arm("a", 40, 10)], 0)
+    told = headline(20.0, [arm("a", 60), arm("b", 40)], 90, lost=1500)
+    assert "None of these failed; 1\u202f500 more failed before an arm was known." in told
+    assert "10 failed: 25% on a; 3 more failed" in headline(20.0, [arm("a", 40, 10)], 0, lost=3)
+    assert headline(20.0, [arm("a", 0)], 0, lost=3).startswith("All 3 requests failed before an arm was known")
     assert headline(None, [], 0).startswith("No request")
     assert headline(20.0, [arm("a", 0)], 0).startswith("No request")
 
