@@ -94,6 +94,7 @@ class Unit:
     def _died(self, code: int, now: float) -> None:
         assert self.child is not None
         dead, self.child = self.child, None
+        self.state = "restarting"  # before anybody is told: who reads of the death must not read "ready" beside it
         dead.kill_group()  # workers may outlive their server
         self.tell(Event(self.name, "died", how_it_ended(code), dead.pid))
         self._gone(f"died ({how_it_ended(code)})", now)
