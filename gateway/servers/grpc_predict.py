@@ -87,7 +87,7 @@ class Predict:
         self._patterns = Patterns()
         self._limits = codec.Limits(settings.rows_limit, settings.body_limit)
         self._forwarded = tuple(
-            dict.fromkeys(("traceparent", "x-request-id", *(h.lower() for h in settings.forward_headers)))
+            dict.fromkeys(("traceparent", "tracestate", *(h.lower() for h in settings.forward_headers)))
         )
 
     async def serve(self, payload: bytes, context: Any) -> bytes:
@@ -196,8 +196,9 @@ class Predict:
         if wait_s <= 0:
             raise RequestError("upstream_timeout", "the deadline had passed before anything was sent")
         passed = [(key, metadata[key]) for key in self._forwarded if key in metadata]
+        passed.append(("x-request-id", call.request_id))
         call.sent_ns = monotonic_ns()
-        return client.start(wire, wait_s + client.abandon_s, passed or None)
+        return client.start(wire, wait_s + client.abandon_s, passed)
 
     async def _receive(self, call: Call, arm: Arm, client: GrpcArm, running: Any, wait_s: float) -> bytes:
         """Wait for the arm no longer than the deadline; its place is given back when its call has ended, not before."""

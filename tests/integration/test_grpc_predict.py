@@ -81,6 +81,9 @@ async def test_metadata_passed_on() -> None:
         passed = it.tf.metadata[0]
         assert (passed["traceparent"], passed["x-request-id"], passed["x-tenant"]) == ("00-a-b-01", "r", "t")
         assert "x-other" not in passed
+        call = it.predict(request(), "tf")
+        await call
+        assert it.tf.metadata[1]["x-request-id"] == dict(await call.trailing_metadata())["x-request-id"] != "r"
 
 
 async def test_versions_and_labels() -> None:
