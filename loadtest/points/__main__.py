@@ -1,7 +1,7 @@
 """`python -m loadtest.points JOB.json`: run one point; its files appear beside the job.
 
 Progress goes to standard output, a JSON line each; the process ends at once when its standard input does, which is how it
-notices that nobody waits for it any more. Exit codes: 0 written, 3 a spec that cannot be run (the problems on stderr).
+notices that nobody waits for it any more. `--self-test` measures the generator itself. Exit codes: 0 written, 3 a spec that cannot be run (the problems on stderr).
 """
 
 from __future__ import annotations
@@ -34,8 +34,15 @@ def _tell(elapsed: float, begun: int, under_way: int) -> None:
 def main(arguments: list[str]) -> int:
     """Run the job named by the only argument."""
     if len(arguments) != 1:
-        print("usage: python -m loadtest.points JOB.json", file=sys.stderr)
+        print("usage: python -m loadtest.points JOB.json | --self-test", file=sys.stderr)
         return 3
+    if arguments[0] == "--self-test":
+        from rich.console import Console
+
+        from loadtest.points.self_test import self_test
+
+        self_test(Console(width=110))
+        return 0
     job = Path(arguments[0])
     if not sys.stdin.isatty():
         threading.Thread(target=_die_with_the_parent, daemon=True).start()

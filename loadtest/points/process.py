@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,10 @@ def perform(spec: PointSpec, folder: Path, tell: Tell) -> PointResult:
     result = _result(spec, folder, requests, clocked, offset)
     if recorder.unkept:
         note = f"{recorder.unkept} answers were not judged: no room to keep them; raise `every`"
-        result = PointResult(**{**_values(result), "notes": (*result.notes, note)})
+        result = replace(result, notes=(*result.notes, note))
     save_requests(requests, folder)
     save_result(result)
     return result
-
-
-def _values(result: PointResult) -> dict[str, object]:
-    return dict(vars(result))
 
 
 async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, tell: Tell) -> tuple[Clocked, int]:
