@@ -62,7 +62,9 @@ class PointSpec:
     """One point. arm and block: sent as x-abgate-arm and x-abgate-block where not empty, so that the gateway forces the
     arm and calls the assignment `block`. rows: (rows a request, weight). replay: a capture to send instead of payloads.
 
-    check: "off", "label" or "reference" as in a profile; every n: one answer in n is judged. timeout in seconds.
+    check: "off", "label" or "reference" as in a profile; every n: one answer in n is judged. timeout in seconds. population:
+    how many assignment units there are. connections: gRPC channels, 0: one for every request under way, at most 8.
+    replay_speed: 2 sends a capture twice as fast; a closed load ignores its times.
     """
 
     target: Target
@@ -82,6 +84,12 @@ class PointSpec:
     every: int = 8
     unit_header: str = "x-user-id"
     replay: Path | None = None
+    replay_speed: float = 1.0
+    split: Literal["test", "train", "all"] = "test"
+    rtol: float = 1e-3
+    atol: float = 1e-4
+    population: int = 10_000
+    connections: int = 0
 
 
 COLUMNS = (

@@ -1,0 +1,209 @@
+"""The two loops: closed, which keeps so many requests under way, and open, which keeps to a schedule whatever comes back.
+
+Runs inside one event loop; times are monotonic nanoseconds. What is sent and how belongs to a sender, what is written down
+to the recorder. Garbage collection stands still while a loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic_ns
+from typing import Protocol
+
+from loadtest.points.recorder import Recorder
+from loadtest.points.schedule import Times
+from loadtest.points.timer import Timer
+
+LEAD_NS = 50_000_000  # between "everything is ready" and the first arrival
+_SPIN_NS = 40_000  # an arrival as near as this is waited for: going to sleep would take as long
+_BURST = 64  # arrivals sent in a row before answers are looked at
+_SWEEP = 0.02  # seconds between two looks for requests whose time is over
+_REST = 0.05  # seconds a closed loop's place rests after a request without an answer: a dead server is not hammered
+
+
+class Sender(Protocol):
+    """What can send a slot's payload; tells each sent slot's end once, never from within `send`."""
+
+    async def open(self, count: int) -> None: ...
+    def send(self, slot: int, unit: str) -> None: ...
+    def abandon(self, slot: int) -> None:
+        """End a request whose time is over; nothing where it has ended."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocked:
+    """The window as it was (monotonic ns) and what the process used in it: CPU seconds and seconds."""
+
+    warmup_start: int
+    start: int
+    end: int
+    cpu_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One run's times: warm-up and window in ns; how long a request may take, in ns."""
+
+    warmup: int
+    window: int
+    timeout: int
+
+
+class Engine:
+    """One run of one loop. `sender` is set before `run`."""
+
+    sender: Sender
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        draws: Iterator[tuple[int, str]],
+        course: Course,
+        tell: Callable[[float, int, int], None],
+    ) -> None:
+        """tell: called now and then with (seconds since the warm-up began, requests begun, requests under way)."""
+        self._loop = asyncio.get_running_loop()
+        self._recorder = recorder
+        self._draws = draws
+        self._course = course
+        self._tell = tell
+        self._begin = self._start = self._end = 0
+        self._under_way = 0
+        self._oldest = 0  # every slot before it has ended
+        self._timer: Timer | None = None
+        self._times: array[int] = array("q")
+        self._next = 0
+        self._places = 0
+
+    def ended(self, slot: int) -> None:
+        """The sender: a request's answer came, or never will."""
+        self._under_way -= 1
+        if self._timer is not None:
+            return
+        if self._recorder.done[slot] < 0:
+            self._loop.call_later(_REST, self._again)
+        else:
+            self._again()
+
+    # The closed loop
+
+    async def closed(self, concurrency: int) -> Clocked:
+        """Keep so many requests under way to the window's end, then let them come back."""
+        self._begin = monotonic_ns() + LEAD_NS
+        return await self._run(lambda: self._fill(concurrency))
+
+    def _fill(self, concurrency: int) -> None:
+        for _ in range(concurrency):
+            self._again()
+
+    def _again(self) -> None:
+        now = monotonic_ns()
+        if now >= self._end:
+            return
+        payload, unit = next(self._draws)
+        recorder = self._recorder
+        slot = recorder.begin(now, payload)
+        recorder.sent[slot] = now
+        self._under_way += 1
+        self.sender.send(slot, unit)
+
+    # The open loop
+
+    async def open(self, offsets: Times, outstanding: int) -> Clocked:
+        """Send at every offset (ns from the warm-up's beginning) unless `outstanding` requests are under way by then.
+
+        An arrival later than a request may take is dropped too: a generator that fell behind must come to an end.
+        """
+        self._begin = monotonic_ns() + LEAD_NS
+        self._times.frombytes((offsets + self._begin).tobytes())
+        self._places = outstanding
+        self._timer = Timer(self._loop, self._arrivals)
+        try:
+            return await self._run(self._arrivals)
+        finally:
+            self._timer.close()
+
+    def _arrivals(self) -> None:
+        """Send what is due; ask to be called for the next."""
+        times, total, sent = self._times, len(self._times), 0
+        while self._next < total:
+            due = times[self._next]
+            now = monotonic_ns()
+            if due > now:
+                if due - now > _SPIN_NS or sent >= _BURST:
+                    break
+                continue
+            if sent >= _BURST:
+                break
+            self._next += 1
+            sent += 1
+            self._arrive(due, now)
+        if self._next < total and self._timer is not None:
+            self._timer.at(times[self._next])
+
+    def _arrive(self, due: int, now: int) -> None:
+        payload, unit = next(self._draws)
+        recorder = self._recorder
+        slot = recorder.begin(due, payload)
+        if self._under_way >= self._places or now - due > self._course.timeout:
+            recorder.fail(slot, "dropped")
+            return
+        recorder.sent[slot] = now
+        self._under_way += 1
+        self.sender.send(slot, unit)
+
+    # Both
+
+    async def _run(self, first: Callable[[], None]) -> Clocked:
+        course = self._course
+        self._start = self._begin + course.warmup
+        self._end = self._start + course.window
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        sweep = asyncio.ensure_future(self._sweep())
+        try:
+            await _until(self._begin)
+            first()
+            await _until(self._start)
+            cpu, begun = time.process_time(), monotonic_ns()
+            await _until(self._end)
+            cpu, seconds = time.process_time() - cpu, (monotonic_ns() - begun) / 1e9
+            while self._under_way or self._next < len(self._times):  # noqa: ASYNC110  the sweep runs anyway
+                await asyncio.sleep(_SWEEP)
+        finally:
+            sweep.cancel()
+            gc.enable()
+            gc.unfreeze()
+        return Clocked(self._begin, self._start, self._end, cpu, seconds)
+
+    async def _sweep(self) -> None:
+        """End requests whose time is over: slots begin in order of time, so the oldest are looked at first."""
+        told = 0.0
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = monotonic_ns()
+            limit = now - self._course.timeout
+            recorder, sent = self._recorder, self._recorder.sent
+            while self._oldest < recorder.size and sent[self._oldest] <= limit:
+                self.sender.abandon(self._oldest)
+                self._oldest += 1
+            elapsed = (now - self._begin) / 1e9
+            if elapsed - told >= 0.25:
+                told = elapsed
+                self._tell(elapsed, recorder.size, self._under_way)
+
+
+async def _until(moment: int) -> None:
+    """Sleep to a monotonic time; the loop's timers may be late by a millisecond, never early here."""
+    while (left := moment - monotonic_ns()) > 0:  # noqa: ASYNC110  it is a time that is waited for
+        await asyncio.sleep(left / 1e9)
