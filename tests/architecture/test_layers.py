@@ -34,7 +34,7 @@ ALLOWED = {
     "assembly": BASE | {"protocol", "experiments", "dataplane", "config", "storage", "telemetry", "upstream"},
     "backends": set(),
     "model_store": SHARED,
-    "loadtest": SHARED,
+    "loadtest": SHARED | {"events"},
 }
 GATEWAY = {group for group in ALLOWED if group not in PACKAGES}
 ALLOWED["app"] = GATEWAY - {"reports", "stats"}
@@ -45,6 +45,7 @@ SINGLE = {
     "gateway.clock": "base",
     "gateway.config_units": "base",
     "gateway.telemetry.events": "events",
+    "gateway.telemetry.capture_format": "events",
     "gateway.dataplane": "dataplane",
     "gateway.controlplane": "controlplane",
     "gateway.storage": "storage",
