@@ -164,14 +164,16 @@ def torchserve_for(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running(config: Config, on_event: Callable[[Event], None]) -> Iterator[Supervisor]:
+def running(
+    config: Config, on_event: Callable[[Event], None], adjust: Callable[[BackendSpec], BackendSpec] | None = None
+) -> Iterator[Supervisor]:
     """The local servers and the gateway in front, started (not yet ready); all of it has ended when the block has.
 
+    adjust: changes what the configuration has no words for.
     Raises ConfigError for what cannot be started as configured, StackError for a taken port (it names the owner).
     """
-    supervisor = Supervisor(
-        specs(config), info_file=info_file(config), on_event=on_event, gateway=gateway_process(config)
-    )
+    backends = [adjust(spec) if adjust else spec for spec in specs(config)]
+    supervisor = Supervisor(backends, info_file=info_file(config), on_event=on_event, gateway=gateway_process(config))
     try:
         try:
             supervisor.start()

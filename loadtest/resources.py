@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 INTERVAL = 0.5
-_TREE_EVERY = 4  # samples between two looks for new children: finding them reads every process of the machine
+_TREE_SECONDS = 2.0  # between two looks for new children: finding them reads every process of the machine
 
 Roots = Mapping[str, Sequence[int]]
 
@@ -47,10 +47,14 @@ class Usage:
 
 
 class Sampler:
-    """Samples until stopped. roots tells each role's processes anew at every look, as restarted servers change them."""
+    """Samples until stopped. roots tells each role's processes anew at every look, as restarted servers change them.
 
-    def __init__(self, roots: Callable[[], Roots]) -> None:
+    interval: seconds between samples.
+    """
+
+    def __init__(self, roots: Callable[[], Roots], interval: float = INTERVAL) -> None:
         self._roots = roots
+        self._interval = interval
         self._tracks: dict[tuple[int, float], _Track] = {}
         self._rows: list[tuple[int, str, float, int]] = []
         self._started = time.time()
@@ -69,11 +73,11 @@ class Sampler:
         self.sample(look=False)
 
     def _run(self) -> None:
-        count = 0
+        count, every = 0, max(1, round(_TREE_SECONDS / self._interval))
         while True:
-            self.sample(look=count % _TREE_EVERY == 0)
+            self.sample(look=count % every == 0)
             count += 1
-            if self._stop.wait(INTERVAL):
+            if self._stop.wait(self._interval):
                 return
 
     def sample(self, look: bool = True) -> None:
