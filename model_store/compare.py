@@ -14,10 +14,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Equal means |got - want| <= atol + rtol * |want|, as numpy.isclose has it; only floating point gets it."""
+    """Equal means |got - want| <= atol + rtol * |want|, as numpy.isclose has it; only floating point gets it.
+
+    With relative_error it means instead ||got - want|| <= relative_error * ||want|| over all rows of an output (2-norms), and
+    the same largest element in at least the share `argmax` of the rows: for what is rounded on purpose, such as 8-bit weights.
+    """
 
     rtol: float
     atol: float
+    relative_error: float | None = None
+    argmax: float = 0.0
+
+    def __str__(self) -> str:
+        if self.relative_error is None:
+            return f"{self.atol:g} + {self.rtol:g} x |value|"
+        return f"a relative error of {self.relative_error:g} and the same argmax in {self.argmax:.0%} of the rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +46,8 @@ class OutputDifference:
     """How one output tensor differs over all inputs.
 
     max_abs_diff is None where the datatype has no distance (text, bool); argmax_agreement is the share of rows whose largest
-    element is the same, None where a row has a single element or is not numeric.
+    element is the same, None where a row has a single element or is not numeric; relative_error is ||got - want|| / ||want||
+    over all rows, None where there is no distance or nothing to relate it to.
     """
 
     output: str
@@ -45,6 +57,7 @@ class OutputDifference:
     rows_outside: int
     worst: Place | None
     problem: str = ""
+    relative_error: float | None = None
 
 
 def compare(
@@ -65,15 +78,24 @@ def _compare_one(name: str, got: NDArray[Any] | None, want: NDArray[Any], tolera
         return OutputDifference(name, False, None, None, len(want), None, problem)
     outside, distance = _outside(got, want, tolerance)
     bad_rows = outside.reshape(len(want), -1).any(axis=1) if want.size else np.zeros(len(want), bool)
+    agreement, relative = _argmax_agreement(got, want), _relative_error(want, distance)
     ok = not bad_rows.any()
+    if tolerance.relative_error is not None and relative is not None:
+        ok = relative <= tolerance.relative_error and (agreement is None or agreement >= tolerance.argmax)
     return OutputDifference(
         name,
         ok,
         None if distance is None else float(distance.max(initial=0.0)),
-        _argmax_agreement(got, want),
-        int(bad_rows.sum()),
+        agreement,
+        0 if ok else int(bad_rows.sum()),
         None if ok else _worst(got, want, outside, distance),
+        relative_error=relative,
     )
+
+
+def _relative_error(want: NDArray[Any], distance: NDArray[np.float64] | None) -> float | None:
+    size = 0.0 if distance is None else float(np.linalg.norm(want.astype(np.float64)))
+    return float(np.linalg.norm(distance)) / size if distance is not None and 0.0 < size < np.inf else None
 
 
 def _family(array: NDArray[Any]) -> str:

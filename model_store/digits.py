@@ -1,11 +1,13 @@
 """digits: a small convolutional network on handwritten digits of 8x8 pixels.
 
-Here live the data, the training, the Keras 3 definition and its native PyTorch twin, which is filled from the same weights.
+Here live the data, the training, the Keras 3 definition and how its native PyTorch twin (digits_twin) is filled from the same
+weights.
 Keras is imported only by `weights` and `keras_model`, torch only by `torch_twin`: the two never share a process.
 The output is logits, not probabilities: a softmax would flatten the differences that parity looks for.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ SIGNATURE = Signature(
 # ten times the largest difference seen (1e-5, on logits up to about 30)
 TOLERANCE = Tolerance(rtol=1e-4, atol=1e-4)
 REQUIRES = ("scikit-learn",)
+TWIN = Path(__file__).with_name("digits_twin.py")
 SEED = 20
 TEST_ROWS = 450
 EPOCHS = 20
@@ -86,25 +89,8 @@ def _network() -> Any:
 
 def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
     """The same network as PyTorch writes it: NHWC at the door, NCHW inside, the weights transposed once, here."""
-    import torch
-    from torch import nn
-
-    class Digits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-            self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-            self.pool = nn.MaxPool2d(2)
-            self.hidden = nn.Linear(64 * 4 * 4, 64)
-            self.logits = nn.Linear(64, 10)
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            x = pixels.permute(0, 3, 1, 2)
-            x = torch.relu(self.conv1(x))
-            x = self.pool(torch.relu(self.conv2(x)))
-            x = torch.relu(self.hidden(x.flatten(1)))
-            logits: torch.Tensor = self.logits(x)
-            return logits
+    from model_store import digits_twin
+    from model_store.twins import fill
 
     def convolution(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
         return kernel.transpose(3, 2, 0, 1)  # H W in out -> out in H W
@@ -118,6 +104,4 @@ def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
         "logits.weight": arrays["logits/kernel"].T,
         **{f"{layer}.bias": arrays[f"{layer}/bias"] for layer in ("conv1", "conv2", "hidden", "logits")},
     }
-    twin = Digits()
-    twin.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
-    return twin.eval()
+    return fill(digits_twin.module(), state)

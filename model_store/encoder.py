@@ -1,13 +1,14 @@
 """encoder: a text encoder shaped like BERT-Base (Devlin et al. 2018), 12 layers of 768, 109 million weights; and a small one.
 
-Here live its seeded weights and inputs, the Keras 3 definition and its native PyTorch twin. Keras is imported only by
-`keras_model`, torch only by `torch_twin`. Nothing was learnt, so there are no labels; the answer is the mean of the last layer
-over the tokens that are not padding. Sequences may have any length up to `positions`; the lengths of the rows of a batch differ
-through the mask.
+Here live its seeded weights and inputs, the Keras 3 definition and how its native PyTorch twin (encoder_twin) is filled. Keras is
+imported only by `keras_model`, torch only by `torch_twin`. Nothing was learnt, so there are no labels; the answer is the mean of
+the last layer over the tokens that are not padding. Sequences may have any length up to `positions`; the lengths of the rows of
+a batch differ through the mask.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from model_store.compare import Tolerance
 SEED = 768
 ROWS = 1000
 EPSILON = 1e-12
-_MASKED = -1e9
 # float32 sums of up to 3,072 products through 12 layers that normalise to size 1; seen to differ by 6e-6
 _TOLERANCE = Tolerance(rtol=1e-4, atol=1e-4)
 
@@ -37,6 +37,16 @@ class Encoder:
     length: int
     REQUIRES: tuple[str, ...] = ()
     TOLERANCE: Tolerance = _TOLERANCE
+
+    @property
+    def TWIN(self) -> Path:
+        """The file of its PyTorch module."""
+        return Path(__file__).with_name("encoder_twin.py")
+
+    @property
+    def TWIN_ARGUMENTS(self) -> dict[str, int]:
+        """The size of its PyTorch module."""
+        return {name: getattr(self, name) for name in ("layers", "width", "heads", "words", "positions")}
 
     @property
     def SIGNATURE(self) -> Signature:
@@ -139,45 +149,8 @@ class Encoder:
 
     def torch_twin(self, arrays: Mapping[str, NDArray[np.float32]]) -> Any:
         """The same network as PyTorch writes it; a Linear keeps its kernel as [out, in], so each is transposed once, here."""
-        import torch
-        from torch import nn
-        from torch.nn import functional
-
-        heads, count = self.heads, self.layers
-
-        class Layer(nn.Module):
-            def __init__(self, width: int) -> None:
-                super().__init__()
-                self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-                self.value, self.mixed = nn.Linear(width, width), nn.Linear(width, width)
-                self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-                self.attended, self.done = nn.LayerNorm(width, EPSILON), nn.LayerNorm(width, EPSILON)
-
-            def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-                q, k, v = (
-                    part(x).unflatten(-1, (heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-                )
-                y = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-                x = self.attended(x + self.mixed(y.transpose(1, 2).flatten(2)))
-                answer: torch.Tensor = self.done(x + self.down(functional.gelu(self.up(x))))
-                return answer
-
-        class TextEncoder(nn.Module):
-            def __init__(self, size: Encoder) -> None:
-                super().__init__()
-                self.words = nn.Embedding(size.words, size.width)
-                self.positions = nn.Parameter(torch.zeros(size.positions, size.width))
-                self.embedded = nn.LayerNorm(size.width, EPSILON)
-                self.layers = nn.ModuleList(Layer(size.width) for _ in range(count))
-
-            def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-                kept = mask.to(torch.float32)
-                bias = ((1 - kept) * _MASKED)[:, None, None, :]
-                x = self.embedded(self.words(ids) + self.positions[: ids.shape[1]])
-                for layer in self.layers:
-                    x = layer(x, bias)
-                mean: torch.Tensor = (x * kept[..., None]).sum(1) / kept.sum(1, keepdim=True)
-                return mean
+        from model_store import encoder_twin
+        from model_store.twins import fill
 
         names = {"gamma": "weight", "beta": "bias", "kernel": "weight", "bias": "bias", "embeddings": "weight"}
         state: dict[str, NDArray[np.float32]] = {}
@@ -188,9 +161,7 @@ class Encoder:
                 place = f"layers.{layer.removeprefix('layer')}.{part}"
             key = "positions" if place == "positions" else f"{place}.{names[variable]}"
             state[key] = np.ascontiguousarray(array.T) if variable == "kernel" else array
-        twin = TextEncoder(self)
-        twin.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-        return twin.eval()
+        return fill(encoder_twin.module(**self.TWIN_ARGUMENTS), state)
 
 
 BASE = Encoder("encoder", layers=12, width=768, heads=12, words=30_522, positions=512, length=64)

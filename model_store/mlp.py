@@ -1,11 +1,13 @@
 """mlp: three dense layers of 3,072, 113 MB of weights, so that memory and not arithmetic decides its speed.
 
 A batch reads the weights once for all its rows: this is the model where batching shows. Here live its seeded weights and inputs,
-the Keras 3 definition and its native PyTorch twin. Keras is imported only by `keras_model`, torch only by `torch_twin`.
+the Keras 3 definition and how its native PyTorch twin (mlp_twin) is filled.
+Keras is imported only by `keras_model`, torch only by `torch_twin`.
 Nothing was learnt, so there are no labels: the answer of the Keras definition is the reference (`out:output_0`).
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ SIGNATURE = Signature(
 # outputs of unit size from float32 sums of 3,072 products; seen to differ by 4e-6
 TOLERANCE = Tolerance(rtol=1e-4, atol=1e-4)
 REQUIRES: tuple[str, ...] = ()
+TWIN = Path(__file__).with_name("mlp_twin.py")
+TWIN_ARGUMENTS = {"width": WIDTH}
 SEED = 3072
 ROWS = 1000
 
@@ -70,26 +74,11 @@ def keras_model(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
 
 def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
     """The same network as PyTorch writes it; a Linear keeps its kernel as [out, in], so each is transposed once, here."""
-    import torch
-    from torch import nn
-
-    class Mlp(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dense1 = nn.Linear(WIDTH, WIDTH)
-            self.dense2 = nn.Linear(WIDTH, WIDTH)
-            self.dense3 = nn.Linear(WIDTH, WIDTH)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = torch.relu(self.dense1(x))
-            x = torch.relu(self.dense2(x))
-            answer: torch.Tensor = self.dense3(x)
-            return answer
+    from model_store import mlp_twin
+    from model_store.twins import fill
 
     state: dict[str, NDArray[np.float32]] = {}
     for layer in LAYERS:
         state[f"{layer}.weight"] = np.ascontiguousarray(arrays[f"{layer}/kernel"].T)
         state[f"{layer}.bias"] = arrays[f"{layer}/bias"]
-    twin = Mlp()
-    twin.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-    return twin.eval()
+    return fill(mlp_twin.module(**TWIN_ARGUMENTS), state)

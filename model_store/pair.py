@@ -6,6 +6,7 @@ torch only by `torch_twin`.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ SIGNATURE = Signature(
 # four products a sum: seen to differ in the last digit
 TOLERANCE = Tolerance(rtol=1e-5, atol=1e-5)
 REQUIRES: tuple[str, ...] = ()
+TWIN = Path(__file__).with_name("pair_twin.py")
 SEED = 44
 ROWS = 1000
 
@@ -59,19 +61,8 @@ def tensorflow_function(arrays: Mapping[str, NDArray[np.float32]]) -> Callable[.
 
 def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
     """The same as PyTorch writes it; gives the outputs in the signature's order."""
-    import torch
-    from torch import nn
+    from model_store import pair_twin
+    from model_store.twins import fill
 
-    class Pair(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.gain = nn.Parameter(torch.from_numpy(arrays["gain"].copy()))
-            self.scaled = nn.Linear(4, 2)
-
-        def forward(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return a + self.gain * b, self.scaled(a * b)
-
-    twin = Pair()
     state = {"scaled.weight": arrays["kernel"].T, "scaled.bias": arrays["bias"], "gain": arrays["gain"]}
-    twin.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
-    return twin.eval()
+    return fill(pair_twin.module(), state)

@@ -182,6 +182,6 @@ def describe(what: str, difference: OutputDifference, tolerance: Tolerance, rows
     far = "" if difference.max_abs_diff is None else f", {difference.max_abs_diff:.3g} apart"
     return (
         f"{what}: output {difference.output!r} of input {worst.row}{' at ' + index if index else ''} is {worst.got} where "
-        f"{worst.want} is right{far}; allowed is {tolerance.atol:g} + {tolerance.rtol:g} x |value|; "
+        f"{worst.want} is right{far}; allowed is {tolerance}; "
         f"{difference.rows_outside} of {rows} inputs are outside"
     )

@@ -1,13 +1,14 @@
 """resnet50: the residual network of He et al. 2015 with 25.6 million weights (v1: a block's first convolution has the stride).
 
-Here live its seeded weights and inputs, Keras's own definition and a hand-written PyTorch twin. Keras is imported only by
-`weights` and `keras_model`, torch only by `torch_twin`. Nothing was learnt, so there are no labels; the output is logits.
-The batch normalisation is calibrated on a batch: with fresh weights every input gives nearly the same answer, and equality would
-prove nothing.
+Here live its seeded weights and inputs, Keras's own definition and how a hand-written PyTorch twin (resnet50_twin) is filled.
+Keras is imported only by `weights` and `keras_model`, torch only by `torch_twin`. Nothing was learnt, so there are no labels;
+the output is logits. The batch normalisation is calibrated on a batch: with fresh weights every input gives nearly the same
+answer, and equality would prove nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +28,9 @@ SIGNATURE = Signature(
 # sums over 50 layers in another order: seen to differ by 6e-5 on logits up to 4.4
 TOLERANCE = Tolerance(rtol=1e-3, atol=1e-3)
 REQUIRES: tuple[str, ...] = ()
+TWIN = Path(__file__).with_name("resnet50_twin.py")
 SEED = 50
 ROWS = 1000
-STAGES = (
-    (2, 3, 64, 1),
-    (3, 4, 128, 2),
-    (4, 6, 256, 2),
-    (5, 3, 512, 2),
-)  # number, blocks, width, stride of the first block
-EPSILON = 1.001e-5  # Keras's
-
-
-class _Conv(NamedTuple):
-    """A convolution with bias and the batch normalisation behind it, by Keras's name without _conv and _bn."""
-
-    name: str
-    inputs: int
-    outputs: int
-    size: int
-    stride: int
 
 
 def inputs() -> dict[str, NDArray[Any]]:
@@ -87,50 +72,13 @@ def _network() -> Any:
     )
 
 
-def _convolutions() -> Iterator[_Conv]:
-    yield _Conv("conv1", 3, 64, 7, 2)
-    channels = 64
-    for stage, blocks, width, stride in STAGES:
-        for block in range(1, blocks + 1):
-            name, step = f"conv{stage}_block{block}", stride if block == 1 else 1
-            if block == 1:
-                yield _Conv(f"{name}_0", channels, 4 * width, 1, step)
-            yield _Conv(f"{name}_1", channels, width, 1, step)
-            yield _Conv(f"{name}_2", width, width, 3, 1)
-            yield _Conv(f"{name}_3", width, 4 * width, 1, 1)
-            channels = 4 * width
-
-
 def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
     """The same network in PyTorch: NHWC at the door, NCHW inside, the weights transposed once, here."""
-    import torch
-    from torch import nn
-
-    class ResNet50(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.units = nn.ModuleDict()
-            for c in _convolutions():
-                convolution = nn.Conv2d(c.inputs, c.outputs, c.size, c.stride, c.size // 2)
-                self.units[c.name] = nn.Sequential(convolution, nn.BatchNorm2d(c.outputs, EPSILON))
-            self.pool = nn.MaxPool2d(3, 2, 1)
-            self.predictions = nn.Linear(2048, CLASSES)
-
-        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-            units = self.units
-            x = self.pool(torch.relu(units["conv1"](pixels.permute(0, 3, 1, 2))))
-            for stage, blocks, _, _ in STAGES:
-                for block in range(1, blocks + 1):
-                    name = f"conv{stage}_block{block}"
-                    shortcut = units[f"{name}_0"](x) if block == 1 else x
-                    y = torch.relu(units[f"{name}_1"](x))
-                    y = units[f"{name}_3"](torch.relu(units[f"{name}_2"](y)))
-                    x = torch.relu(shortcut + y)
-            logits: torch.Tensor = self.predictions(x.mean((2, 3)))
-            return logits
+    from model_store import resnet50_twin
+    from model_store.twins import fill
 
     state = {"predictions.weight": arrays["predictions/kernel"].T, "predictions.bias": arrays["predictions/bias"]}
-    for c in _convolutions():
+    for c in resnet50_twin.convolutions():
         conv, norm, unit = f"{c.name}_conv", f"{c.name}_bn", f"units.{c.name}"
         state[f"{unit}.0.weight"] = arrays[f"{conv}/kernel"].transpose(3, 2, 0, 1)  # H W in out -> out in H W
         state[f"{unit}.0.bias"] = arrays[f"{conv}/bias"]
@@ -139,6 +87,4 @@ def torch_twin(arrays: Mapping[str, NDArray[np.float32]]) -> Any:
         state[f"{unit}.1.running_mean"] = arrays[f"{norm}/moving_mean"]
         state[f"{unit}.1.running_var"] = arrays[f"{norm}/moving_variance"]
         state[f"{unit}.1.num_batches_tracked"] = np.zeros((), np.int64)
-    twin = ResNet50()
-    twin.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
-    return twin.eval()
+    return fill(resnet50_twin.module(), state)

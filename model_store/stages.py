@@ -17,7 +17,7 @@ from typing import Any
 
 from gateway.errors import ConfigError
 from gateway.protocol import signature_file
-from model_store import arrays, process, record, tensorflow_process, torch_process, torchserve_folder, zoo
+from model_store import arrays, process, record, tensorflow_process, torch_process, torchserve_folder, twins, zoo
 from model_store.layout import Layout, sha256_file
 
 TENSORFLOW_PACKAGES = ("tensorflow", "keras", "tensorflow-serving-api", "numpy")
@@ -52,7 +52,8 @@ class Step:
 def steps(model: str, handler: Path) -> tuple[Step, ...]:
     """The steps of a model in their order."""
     common = (_file(arrays), zoo.source(model), _file(signature_file))
-    python = getattr(zoo.model(model), "PYTHON_TWIN", None)
+    found: Any = zoo.model(model)
+    twin = getattr(found, "PYTHON_TWIN", None) or found.TWIN
     folder = f"torchserve/{model}"
     return (
         Step(
@@ -69,9 +70,9 @@ def steps(model: str, handler: Path) -> tuple[Step, ...]:
             0.7,
             0.98,
             TORCH_PACKAGES,
-            (_file(torch_process), *common, *([python] if python else [])),
+            (_file(torch_process), *common, _file(twins), twin),
             ("weights.npz", "inputs.npz"),
-            _run_python if python else _run_torch,
+            _run_python if hasattr(found, "PYTHON_TWIN") else _run_torch,
         ),
         Step(
             "folder",

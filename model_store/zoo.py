@@ -33,7 +33,8 @@ class Model(Protocol):
 
     Beside these it has its definition in TensorFlow, `keras_model(arrays)` -> a Keras model with one input and one output, or
     `tensorflow_function(arrays)` -> a function of the inputs, by position, that gives the outputs by name; and its twin for
-    TorchServe, `torch_twin(arrays)` -> nn.Module, or `PYTHON_TWIN`, the file of a model in plain Python.
+    TorchServe: `torch_twin(arrays)` -> nn.Module with `TWIN`, the file of the bare module, and where it has sizes
+    `TWIN_ARGUMENTS`; or `PYTHON_TWIN`, the file of a model in plain Python.
     """
 
     NAME: str
