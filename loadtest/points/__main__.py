@@ -1,7 +1,9 @@
 """`python -m loadtest.points JOB.json`: run one point; its files appear beside the job.
 
 Progress goes to standard output, a JSON line each; the process ends at once when its standard input does, which is how it
-notices that nobody waits for it any more. `--self-test` measures the generator itself. Exit codes: 0 written, 3 a spec that cannot be run (the problems on stderr).
+notices that nobody waits for it any more. `--self-test` measures the generator itself.
+
+Exit codes: 0 written, 3 a spec that cannot be run (the problems on stderr).
 """
 
 from __future__ import annotations

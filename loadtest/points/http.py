@@ -30,7 +30,8 @@ class _Connection(asyncio.Protocol):
         self.slot = -1
         self.transport: Any = None
         self._sender = sender
-        self._whole = False
+        self._status = 0  # of the complete answer, 0 where there is none
+        self._keep = False
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self.on_header = self._headers.__setitem__
@@ -46,32 +47,33 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The parser: an answer is complete; an interim one (1xx) is forgotten."""
-        if self._parser.get_status_code() < 200:
+        status = self._parser.get_status_code()
+        if status < 200:
             self._headers.clear()
         else:
-            self._whole = True
+            self._status = status
+            self._keep = self._parser.should_keep_alive()  # once the parser has let go it always answers no
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a complete answer is noted and the connection free again."""
-        slot = self.slot
+        slot, keep = self.slot, True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._whole or slot < 0:
+            if not self._status or slot < 0:
                 self._end(slot, "garbage")
                 return
-        if not self._whole:
-            if slot < 0:
-                self.transport.abort()
-            return
+            keep = False  # an answer, and something behind it
+        status = self._status
         if slot < 0:  # an answer to nothing
             self.transport.abort()
             return
+        if not status:
+            return
         now = monotonic_ns()
         self.slot = -1
-        self._whole = False
-        parser = self._parser
-        self._sender.answered(self, slot, now, parser.get_status_code(), parser.should_keep_alive())
+        self._status = 0
+        self._sender.answered(self, slot, now, status, keep and self._keep)
 
     def take(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """The answer's headers and pieces; valid until `clear`."""
