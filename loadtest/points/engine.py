@@ -22,6 +22,7 @@ from loadtest.points.timer import Timer
 LEAD_NS = 50_000_000  # between "everything is ready" and the first arrival
 _SPIN_NS = 40_000  # an arrival as near as this is waited for: going to sleep would take as long
 _BURST = 64  # arrivals sent in a row before answers are looked at
+_BEHIND_NS = 10_000_000_000  # an arrival later than this is dropped: a generator that cannot keep up must end
 _SWEEP = 0.02  # seconds between two looks for requests whose time is over
 _REST = 0.05  # seconds a closed loop's place rests after a request without an answer: a dead server is not hammered
 
@@ -121,7 +122,7 @@ class Engine:
     async def open(self, offsets: Times, outstanding: int) -> Clocked:
         """Send at every offset (ns from the warm-up's beginning) unless `outstanding` requests are under way by then.
 
-        An arrival later than a request may take is dropped too: a generator that fell behind must come to an end.
+        An arrival more than ten seconds late is dropped too: a generator that fell behind must come to an end.
         """
         self._begin = monotonic_ns() + LEAD_NS
         self._times.frombytes((offsets + self._begin).tobytes())
@@ -154,7 +155,7 @@ class Engine:
         payload, unit = next(self._draws)
         recorder = self._recorder
         slot = recorder.begin(due, payload)
-        if self._under_way >= self._places or now - due > self._course.timeout:
+        if self._under_way >= self._places or now - due > _BEHIND_NS:
             recorder.fail(slot, "dropped")
             return
         recorder.sent[slot] = now
