@@ -108,6 +108,8 @@ class HttpSender:
         self._offset = time_ns() - monotonic_ns()
         self._name = traffic.name
         self._bodies = traffic.bodies
+        self._units = traffic.units
+        self._named = spec.named
         forced = f"x-abgate-arm: {spec.arm}\r\n" if spec.arm else ""
         forced += f"x-abgate-block: {spec.block}\r\n" if spec.block else ""
         head, unit = request_head(spec.target, spec.model, spec.timeout), unit_line(spec.unit_header)
@@ -130,17 +132,17 @@ class HttpSender:
         self._open.add(connection)
         return connection
 
-    def send(self, slot: int, unit: str) -> None:
-        """Send the slot's payload as this unit, on an idle connection or on a new one."""
+    def send(self, slot: int) -> None:
+        """Send the slot's payload, on an idle connection or on a new one."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             if not connection.transport.is_closing():
-                self._write(connection, slot, unit)
+                self._write(connection, slot)
                 return
-        self._flying[slot] = self._loop.create_task(self._send_new(slot, unit))
+        self._flying[slot] = self._loop.create_task(self._send_new(slot))
 
-    async def _send_new(self, slot: int, unit: str) -> None:
+    async def _send_new(self, slot: int) -> None:
         try:
             connection = await self._connect()
         except ConnectionRefusedError:
@@ -155,15 +157,16 @@ class HttpSender:
             if connection.transport.is_closing():
                 error = "reset"
             else:
-                self._write(connection, slot, unit)
+                self._write(connection, slot)
                 return
         self._fail(slot, error)
 
-    def _write(self, connection: _Connection, slot: int, unit: str) -> None:
+    def _write(self, connection: _Connection, slot: int) -> None:
         self._flying[slot] = connection
         connection.slot = slot
         payload = self._recorder.payload[slot]
         body = self._bodies[payload]
+        unit = self._units[self._recorder.unit[slot]]
         told = f"{unit}\r\nx-request-id: {self._name}-{slot:x}\r\n"
         if self._torchserve:
             told += f"x-abgate-sent-ns: {monotonic_ns() + self._offset}\r\n"
@@ -190,6 +193,8 @@ class HttpSender:
             timing = headers.get(b"server-timing")
             if timing is not None:
                 recorder.timing(slot, timing)
+            if self._named:
+                recorder.named(slot, headers.get(b"x-abgate-arm", b""), headers.get(b"x-abgate-assignment", b""))
         connection.clear()
         if keep and (status < 400 or not self._torchserve):  # TorchServe closes after every error
             self._idle.append(connection)
