@@ -46,6 +46,8 @@ class GrpcSender:
         self._timeout = spec.timeout
         self._torchserve = spec.target.kind == "torchserve"
         self._bodies = traffic.bodies
+        self._units = traffic.units
+        self._named = spec.named
         self._name = traffic.name
         self._unit_header = spec.unit_header
         forced = [("x-abgate-arm", spec.arm)] if spec.arm else []
@@ -53,7 +55,8 @@ class GrpcSender:
         self._forced = tuple(forced)
         self._offset = time_ns() - monotonic_ns()
         self._channels: list[Any] = []
-        self._calls: list[Any] = []
+        self._calls: list[dict[str, Any]] = []  # of each channel, by method
+        self._methods = traffic.methods or [grpc_method(spec.target)] * len(traffic.bodies)
         self._flying: dict[int, Any] = {}
 
     async def open(self, count: int) -> None:
@@ -71,20 +74,27 @@ class GrpcSender:
             else:
                 channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
             self._channels.append(channel)
-            self._calls.append(channel.unary_unary(grpc_method(spec.target), _registered_method=True))
+            self._calls.append(
+                {method: channel.unary_unary(method, _registered_method=True) for method in set(self._methods)}
+            )
         ready = [asyncio.ensure_future(channel.channel_ready()) for channel in self._channels]
         _, waiting = await asyncio.wait(ready, timeout=1.0)
         for task in waiting:
             task.cancel()
 
-    def send(self, slot: int, unit: str) -> None:
-        """Start the call of the slot's payload as this unit."""
-        body = self._bodies[self._recorder.payload[slot]]
+    def send(self, slot: int) -> None:
+        """Start the call of the slot's payload."""
+        payload = self._recorder.payload[slot]
+        body = self._bodies[payload]
         if self._torchserve:
             body += _sent(monotonic_ns() + self._offset)
-        metadata = ((self._unit_header, unit), ("x-request-id", f"{self._name}-{slot:x}"), *self._forced)
+        metadata = (
+            (self._unit_header, self._units[self._recorder.unit[slot]]),
+            ("x-request-id", f"{self._name}-{slot:x}"),
+            *self._forced,
+        )
         calls = self._calls
-        call = calls[slot % len(calls)](body, timeout=self._timeout, metadata=metadata)
+        call = calls[slot % len(calls)][self._methods[payload]](body, timeout=self._timeout, metadata=metadata)
         self._flying[slot] = self._loop.create_task(self._follow(slot, call))
 
     async def _follow(self, slot: int, call: Any) -> None:
@@ -117,10 +127,12 @@ class GrpcSender:
             if recorder.wants(slot):
                 recorder.keep(slot, body)
             told = await call.trailing_metadata()
-        for name, value in told or ():
-            if name == "server-timing":
-                recorder.timing(slot, value.encode("ascii"))
-                break
+        found = dict(told or ())
+        if (timing := found.get("server-timing")) is not None:
+            recorder.timing(slot, timing.encode("ascii"))
+        if self._named:
+            arm, assignment = found.get("x-abgate-arm", ""), found.get("x-abgate-assignment", "")
+            recorder.named(slot, arm.encode("ascii"), assignment.encode("ascii"))
 
     def _envelope(self, slot: int, message: bytes) -> None:
         """Status, batch and queue time from the frame our TorchServe handler puts round its answer."""

@@ -60,10 +60,14 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class PointSpec:
     """One point. arm and block: sent as x-abgate-arm and x-abgate-block where not empty, so that the gateway forces the
-    arm and calls the assignment `block`. rows: (rows a request, weight). replay: a capture to send instead of payloads.
+    arm and calls the assignment `block`. rows: (rows a request, weight). replay: a capture to send instead of payloads, of it
+    the model's requests over the protocol's transport (model "": every model's); an open load keeps its times.
 
     check: "off", "label" or "reference" as in a profile; every n: one answer in n is judged. timeout in seconds. population:
-    how many assignment units there are. connections: gRPC channels, 0: one for every request under way, at most 8.
+    how many assignment units there are, drawn evenly, or by Zipf's law with this exponent.
+    connections: gRPC channels, 0: one for every request under way, at most 8.
+    stream: another one draws other times and payloads for the same units.
+    named: also keep each request's unit, arm, assignment and id (columns NAMED of its file).
     replay_speed: 2 sends a capture twice as fast; a closed load ignores its times.
     """
 
@@ -89,7 +93,10 @@ class PointSpec:
     rtol: float = 1e-3
     atol: float = 1e-4
     population: int = 10_000
+    exponent: float | None = None
     connections: int = 0
+    stream: int = 0
+    named: bool = False
 
 
 COLUMNS = (
@@ -105,6 +112,14 @@ COLUMNS = (
     "codec_ns",  # int64 from server-timing, -1
     "batch_size",  # int32: requests in the server's batch where the answer tells it, -1 else
     "queue_ns",  # int64: time in the server's queue where the answer tells it, -1 else
+)
+
+NAMED = (
+    "unit",  # text: the assignment unit
+    "arm",  # text: from the answer, "" where it does not tell
+    "assignment",  # text: from the answer
+    "request_id",  # text: as sent
+    "ended_ns",  # int64, wall clock: when the answer came or the request failed; -1: dropped
 )
 
 
