@@ -19,9 +19,13 @@ from gateway.stats.warmup import Drift, drift, warm_up
 from loadtest.lab.figures import batches, quantiles, usage
 from loadtest.lab.recording import GENERATOR, Recording
 from loadtest.points.spec import Requests
+from loadtest.resources import MACHINE
 
 CORE_LIMIT = 0.7
 """A generator or gateway that is busier than this share of a core may be what was measured."""
+
+OTHERS_LIMIT = 0.2
+"""More cores than this used by processes that are none of the lab's is told with the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ def block_document(recording: Recording, cut: Cut) -> dict[str, Any]:
         "arm": recording.arm.spec.name,
         "path": plan.path,
         "protocol": plan.protocol,
+        "wire": recording.wire,
         "mode": "closed loop" if closed else "open loop",
         "load": {
             "concurrency": load.concurrency,
@@ -105,7 +110,7 @@ def block_document(recording: Recording, cut: Cut) -> dict[str, Any]:
     if recording.requests is None or recording.result is None:
         return told | _nothing(recording)
     start_ns = recorded_from(recording) + round(cut.seconds * 1e9)
-    return told | _measured(recording, start_ns, start_ns + round(load.duration * 1e9))
+    return told | _measured(recording, cut, start_ns)
 
 
 def _nothing(recording: Recording) -> dict[str, Any]:
@@ -128,13 +133,15 @@ def _nothing(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any]:
+def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
     requests, result, plan = recording.requests, recording.result, recording.plan
     assert requests is not None
     assert result is not None
+    end_ns = start_ns + round(plan.load.duration * 1e9)
     inside = select(requests, (requests.due_ns >= start_ns) & (requests.due_ns < end_ns))
     seconds = (end_ns - start_ns) / 1e9
     cpu = usage(recording.resources, start_ns, end_ns)
+    others = strangers(cpu)
     cpu[GENERATOR] = {**cpu.get(GENERATOR, {"rss_bytes": 0}), "cores": result.generator_cores}
     counts = _counts(inside, plan.load.kind == "open")
     rates = _rates(requests, start_ns, end_ns, counts["n"])
@@ -149,10 +156,18 @@ def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any
         "batches": grouped,
         "server": extra,
         "cpu": cpu,
+        "others_cores": others,
         "cpu_us": 1e6 * server["cores"] * seconds / answered if server and rates["achieved"] else None,
         "generator_us": result.generator_us,
         "drift": moved,
     }
+    told["notes"] = [cut.note] if cut.note else []
+    if counts["dropped"]:
+        told["notes"].append(
+            f"{counts['dropped']} of {counts['n']} arrivals found no free place and were dropped: unanswered"
+        )
+    if others is not None and others > OTHERS_LIMIT:
+        told["notes"].append(f"other processes of this machine used {others:.2f} cores: the figures are theirs as well")
     if told["queue_ms"] is None and "queue_mean_ms" in extra:
         told["queue_ms"] = {
             "n": None,
@@ -160,6 +175,14 @@ def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any
             "source": "the server's counters, warm-up included",
         }
     return told | validity(recording.faults, counts, cpu, plan.path)
+
+
+def strangers(cpu: dict[str, dict[str, Any]]) -> float | None:
+    """Takes the machine's own entry out of "cpu" and returns the cores of processes that are none of the lab's, None unknown."""
+    machine = cpu.pop(MACHINE, None)
+    if machine is None:
+        return None
+    return max(0.0, float(machine["cores"]) - sum(float(used["cores"]) for used in cpu.values()))
 
 
 def _counts(inside: Requests, opened: bool) -> dict[str, int]:
@@ -208,15 +231,18 @@ def _drift(inside: Requests) -> str | None:
 def validity(
     faults: tuple[str, ...], counts: Mapping[str, int], cpu: Mapping[str, Mapping[str, Any]], path: str
 ) -> dict[str, Any]:
-    """Whether the block says what it seems to say, and apart from that whether it may tell a capacity."""
+    """Whether the block says what it seems to say, and apart from that whether it may tell a capacity.
+
+    Late arrivals are the generator's doing and make the load another one; dropped ones found no free place because the server
+    did not keep up: they are in n, and unanswered in the intended latency.
+    """
     reasons = list(faults)
-    n, missed = counts["n"], counts["late"] + counts["dropped"]
+    n, late = counts["n"], counts["late"]
     if n == 0:
         reasons.append("no request fell into the window")
-    elif missed > LATE_LIMIT * n:
+    elif late > LATE_LIMIT * n:
         reasons.append(
-            f"{counts['late']} late and {counts['dropped']} dropped of {n} arrivals ({100 * missed / n:.2g}%): "
-            f"the limit is {100 * LATE_LIMIT:g}%"
+            f"{late} of {n} arrivals were sent late ({100 * late / n:.2g}%), the limit is {100 * LATE_LIMIT:g}%"
         )
     if n and counts["errors"] + counts["dropped"] == n:
         reasons.append("no request got a good answer")

@@ -10,18 +10,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
 from loadtest.admin import AdminError, fetch
 from loadtest.lab.spec import Running, RunningArm
+from loadtest.points.files import load_requests
+from loadtest.points.run import Progress, run_point
 from loadtest.points.spec import Load, PointResult, PointSpec, Protocol, Requests, Segment
 from loadtest.resources import Sampler, write_resources
 
 SAMPLE_SECONDS = 0.25
 GENERATOR = "generator"
-Progress = Callable[[dict[str, Any]], None]
+LAB = "lab"  # this process, which watches
+Told = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Recording:
     """Everything of a block before it is cut. requests, result: None where no generator came to its end.
 
     resources: (time_ns, role, cores, rss_bytes) rows. scrapes: the arm's metrics before and after, None where it tells none.
+    wire: what the arm's server was spoken to in.
     faults: what makes the block invalid whatever is cut (a process died, the generator failed).
     """
 
@@ -87,6 +91,7 @@ class Recording:
     resources: Sequence[tuple[int, str, float, int]]
     scrapes: tuple[str, str] | None
     started_seconds: float | None
+    wire: str = ""
     faults: tuple[str, ...] = field(default=())
 
 
@@ -114,17 +119,14 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
     )
 
 
-def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Progress | None = None) -> Recording:
+def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Told | None = None) -> Recording:
     """Load one arm, the others idle; write the raw data into folder. Only what stops the whole lab is raised."""
-    from loadtest.points.files import load_requests
-    from loadtest.points.run import run_point
-
     folder.mkdir(parents=True, exist_ok=True)
     found = running.arms[arm]
     faults = dead(running, arm)
     before = scrape(found)
     generator = _Generator(running)
-    sampler = Sampler(generator.roots, SAMPLE_SECONDS)
+    sampler = Sampler(generator.roots, SAMPLE_SECONDS, machine=True)
     sampler.start()
     result = requests = None
     try:
@@ -149,8 +151,16 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
         resources=sampler.rows(),
         scrapes=(before, after) if before is not None and after is not None else None,
         started_seconds=running.started_seconds.get(arm),
+        wire=spoken(running, arm, plan),
         faults=tuple(dict.fromkeys((*faults, *dead(running, arm)))),
     )
+
+
+def spoken(running: Running, arm: str, plan: BlockPlan) -> str:
+    """The wire format that the arm's server sees."""
+    if plan.path == "direct":
+        return running.arms[arm].direct.protocol(plan.protocol)
+    return running.wire.get(arm, {}).get(plan.protocol, "")
 
 
 def dead(running: Running, arm: str) -> tuple[str, ...]:
@@ -199,4 +209,4 @@ class _Generator:
         """The stand's roles and the generator's."""
         known = dict(self._running.roots())
         taken = self._before.union(*known.values())
-        return known | {GENERATOR: sorted(self._children() - taken)}
+        return known | {GENERATOR: sorted(self._children() - taken), LAB: [os.getpid()]}
