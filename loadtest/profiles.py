@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gateway.errors import ConfigError
-from loadtest.arrivals import Plan, Step
+from loadtest.arrivals import Plan, Step, ramp, spike
 
 Protocol = Literal["tfs-rest", "tfs-grpc"]
 SHIPPED = Path(__file__).with_name("profiles")
@@ -54,8 +54,10 @@ def _as_rows(value: Any) -> Any:
 
 
 def _as_shape(value: Any) -> Any:
-    """`shape: constant` is a shape without steps."""
-    return {} if value == "constant" else value
+    """`shape: soak` is short for `shape: {kind: soak}`, and `shape: {steps: [...]}` is of the kind steps."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "steps", **value} if isinstance(value, dict) and value.get("steps") is not None else value
 
 
 class _Closed(BaseModel):
@@ -70,9 +72,64 @@ class StepModel(_Closed):
 
 
 class Shape(_Closed):
-    """The course of users: constant without steps, else the steps follow each other in the measurement window."""
+    """The course of users in the measurement window; each kind has the keys of _SHAPES, the others none.
 
+    constant and soak: the profile's users for its duration (a soak's is long: what grows, leaks or drifts shows); steps:
+    follow each other; ramp: from one number of users to another in the duration, one user at a time; spike: base users, but
+    peak from `at` on, `for` so long, all within the duration.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    kind: Literal["constant", "steps", "ramp", "spike", "soak"] = "constant"
     steps: tuple[StepModel, ...] | None = None
+    from_: Annotated[Count | None, Field(alias="from")] = None
+    to: Count | None = None
+    base: Count | None = None
+    peak: Count | None = None
+    at: Seconds | None = None
+    for_: Annotated[PositiveSeconds | None, Field(alias="for")] = None
+    duration: PositiveSeconds | None = None
+
+    def course(self, users: int, duration: float) -> tuple[Step, ...]:
+        """The window's steps; users and duration are the profile's, which constant and soak go by. Only of a valid shape."""
+        if self.steps is not None:
+            return tuple(Step(step.users, step.duration) for step in self.steps)
+        if self.kind == "ramp":
+            return ramp(self.from_ or 0, self.to or 0, self.duration or 0.0)
+        if self.kind == "spike":
+            return spike(self.base or 0, self.peak or 0, self.at or 0.0, self.for_ or 0.0, self.duration or 0.0)
+        return (Step(users, duration),)
+
+    def problems(self) -> list[str]:
+        """Every key that is missing, and every one that means nothing in this kind."""
+        wanted = _SHAPES[self.kind]
+        found = []
+        for name, field in type(self).model_fields.items():
+            key, given = field.alias or name, getattr(self, name) is not None
+            if key in wanted and not given:
+                found.append(f"shape.{key}: is missing; a shape of the kind {self.kind} needs {', '.join(wanted)}")
+            elif given and key not in (*wanted, "kind"):
+                found.append(f"shape.{key}: means nothing in a shape of the kind {self.kind}; leave it out")
+        if self.kind == "steps" and self.steps == ():
+            found.append("shape.steps: at least one step is needed")
+        if self.kind == "spike" and not found:
+            end = (self.at or 0.0) + (self.for_ or 0.0)
+            if end > (self.duration or 0.0):
+                found.append(f"shape.for: the spike ends after {end:g} s, the shape after {self.duration:g} s")
+            if (self.peak or 0) <= (self.base or 0):
+                found.append(f"shape.peak: a spike's {self.peak} users must be more than its base of {self.base}")
+        return found
+
+
+# what each kind of shape needs; a duration of its own takes the place of the profile's
+_SHAPES: dict[str, tuple[str, ...]] = {
+    "constant": (),
+    "soak": (),
+    "steps": ("steps",),
+    "ramp": ("from", "to", "duration"),
+    "spike": ("base", "peak", "at", "for", "duration"),
+}
 
 
 class RowChoice(_Closed):
@@ -150,10 +207,7 @@ class Profile(_Closed):
     @property
     def plan(self) -> Plan:
         """The course of users over time, for the load shape and the pacing."""
-        if self.shape.steps is not None:
-            steps = tuple(Step(step.users, step.duration) for step in self.shape.steps)
-        else:
-            steps = (Step(self.users or 0, self.duration or 0.0),)
+        steps = self.shape.course(self.users or 0, self.duration or 0.0)
         most = max(step.users for step in steps)
         return Plan(self.warmup, steps, self.spawn_rate or float(most), self.rate)
 
@@ -218,14 +272,12 @@ def _contradictions(profile: Profile) -> list[str]:
         problems.append("rows: at least one choice is needed")
     if sum(profile.mix.values()) <= 0:
         problems.append("mix: at least one protocol needs a weight above 0")
-    if profile.shape.steps is None:
-        problems += [f"{key}: is missing" for key in ("users", "duration") if getattr(profile, key) is None]
-    elif not profile.shape.steps:
-        problems.append("shape.steps: at least one step is needed")
+    problems += profile.shape.problems()
+    if _SHAPES[profile.shape.kind]:
+        said = "the shape's steps say it" if profile.shape.kind == "steps" else "the shape says it"
+        problems += [f"{key}: {said}; leave it out" for key in ("users", "duration") if getattr(profile, key)]
     else:
-        problems += [
-            f"{key}: the shape's steps say it; leave it out" for key in ("users", "duration") if getattr(profile, key)
-        ]
+        problems += [f"{key}: is missing" for key in ("users", "duration") if getattr(profile, key) is None]
     if not problems:
         problems += _plan_problems(profile)
     header = profile.units.header
