@@ -22,6 +22,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from gateway.capturing import Capturing
 from gateway.clock import monotonic, wall_ns
 from gateway.config import Config, load
 from gateway.config_units import Address
@@ -66,6 +67,8 @@ class Gateway:
         self.plane = DataPlane(
             self.recorder, rng=self._seed, id_prefix=secrets.token_hex(4), limit=document.limits.concurrency
         )
+        audit = AuditFile(document.admin.audit_file)
+        self.capturing = Capturing(self.plane, document.capture, unit_key=key, audit=audit, version=self._version)
         self.metrics = Metrics(self._version, self._view)
         self.routing = Routing(self.plane, self.metrics, connect=self._connect, retire=self._retire)
         self.control = ControlPlane(
@@ -73,7 +76,7 @@ class Gateway:
             prepared.state,
             apply=self.routing.apply,
             store=StateFile(document.admin.state_file),
-            audit=AuditFile(document.admin.audit_file),
+            audit=audit,
         )
         self._places = places(self.config)
         self.probe = Probe(self.routing.arms, self._places, info_file=info_file, rng=self._seed)
@@ -97,6 +100,7 @@ class Gateway:
             if outcome.problem:
                 self._log.error("state.not_kept", problem=outcome.problem)
             self.recorder.start()
+            await self.capturing.begin()
             self.lag.start()
             self.probe.start()
             self._import_signatures()
@@ -152,6 +156,7 @@ class Gateway:
             routes=lambda: self.plane.routes,
             registry=self.metrics.registry(),
             records=self.recorder,
+            capture=self.capturing,
             readiness=self.readiness,
             status=self.status,
             reload=self.reload,
@@ -226,6 +231,7 @@ class Gateway:
             written=self.recorder.written,
             dropped=self.recorder.dropped,
             arms=self.routing.views(snapshot),
+            capture=self.capturing.view(),
             phases={name: spec.phase for name, spec in snapshot.models.items()},
             assignments=self.recorder.assignments,
         )
@@ -301,6 +307,7 @@ class Gateway:
         self._protocol.frontend.close()
         for arm in self.routing.arms():
             await disconnect(arm)
+        await self.capturing.close()
         await asyncio.to_thread(self.recorder.close)
         self._log.info("gateway.stopped", cut_off=left)
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "infer": ("gateway.cli_infer", "Send one request; print tensors, arm and timings."),
     "loadtest": ("gateway.cli_loadtest", "Run a load test against the gateway or one server."),
     "report": ("gateway.cli_loadtest", "Write the report of a run."),
+    "capture": ("gateway.cli_capture", "Keep a sample of the real requests, to replay them."),
     "experiment": ("gateway.cli_experiment", "Show experiments, change weights, kill switch."),
 }
 # below `abgate loadtest`; a module registers its experiment here

@@ -58,6 +58,12 @@ def check(path: Path, online: bool) -> None:
         click.echo(f"  {name}: {weights} (from {origin}, phase {spec.phase}{killed})")
         if kept.source == "state":
             click.echo(f"    abgate.yaml says: {_yaml_weights(prepared.config, name)}")
+    capture = prepared.config.document.capture
+    if capture.share:
+        of = ", ".join(capture.models) or "all models"
+        click.echo(
+            f"  capture: {capture.share:.4g} of the requests of {of} into {capture.path}, {capture.size} bytes at most"
+        )
     if online:
         _compare(prepared)
 

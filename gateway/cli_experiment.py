@@ -14,7 +14,7 @@ from gateway.cli_gateway import client, user
 from gateway.errors import ConfigError
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which gateway."""
     for option in (
         click.option("--token-file", type=click.Path(path_type=Path, exists=True), help="The admin token, with --url."),
@@ -36,7 +36,7 @@ def experiment() -> None:
 
 
 @experiment.command()
-@_options
+@gateway_options
 @click.option("--json", "as_json", is_flag=True, help="Print the gateway's answer as it is.")
 def show(path: Path, url: str | None, token_file: Path | None, as_json: bool) -> None:
     """Print every model's arms, weights in force and where they come from."""
@@ -48,7 +48,7 @@ def show(path: Path, url: str | None, token_file: Path | None, as_json: bool) ->
 
 
 @experiment.command()
-@_options
+@gateway_options
 @click.argument("model")
 @click.argument("weights", nargs=-1, required=True, metavar="ARM=WEIGHT...")
 @click.option("--why", required=True, help="The reason, for the audit.")
@@ -70,7 +70,7 @@ def weights(
 
 
 @experiment.command()
-@_options
+@gateway_options
 @click.argument("model")
 @click.option("--to", required=True, metavar="ARM", help="The arm that gets everything from the next request on.")
 @click.option("--why", default="kill switch", show_default=True, help="The reason, for the audit.")

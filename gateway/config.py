@@ -25,7 +25,7 @@ from gateway.errors import ConfigError
 from gateway.experiments.model import ArmSpec, Experiment, ModelSpec, Opaque
 
 DEFAULT_NAME = "abgate.yaml"
-_SECTIONS = ("listen", "admin", "limits", "records", "logging")
+_SECTIONS = ("listen", "admin", "limits", "records", "capture", "logging")
 
 
 @dataclass(frozen=True)
@@ -182,13 +182,15 @@ def _parts(raw: Mapping[str, Any], context: dict[str, Any]) -> Parts:
         read = {str(name): one(kind, value) for name, value in items}
         return {name: value for name, value in read.items() if value is not None}
 
-    backends = raw.get("backends")
+    backends, models = raw.get("backends"), raw.get("models")
     return Parts(
         listen=one(schema.ListenSection, raw["listen"]),
         admin=one(schema.AdminSection, raw["admin"]),
+        capture=one(schema.CaptureSection, raw["capture"]),
         backend_names=frozenset(map(str, backends)) if isinstance(backends, dict) else None,
         backends=many(schema.BackendSection, backends),
-        models=many(schema.ModelSection, raw.get("models")),
+        model_names=frozenset(map(str, models)) if isinstance(models, dict) else None,
+        models=many(schema.ModelSection, models),
         forward_headers=frozenset(one(list[schema.HeaderName], raw.get("forward_headers")) or ()),
     )
 

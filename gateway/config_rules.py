@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from gateway.config_schema import AdminSection, ArmSection, BackendSection, ListenSection, ModelSection
+from gateway.config_schema import AdminSection, ArmSection, BackendSection, CaptureSection, ListenSection, ModelSection
 
 # kind -> what an arm's format may be; tfs-json to a TensorFlow Serving is no choice, it has no other
 _FORMATS = {
@@ -17,23 +17,27 @@ _FORMATS = {
     "tensorflow_serving": ("oip-binary",),
     "open_inference": ("oip-binary", "oip-json"),
 }
+_LEAST_CAPTURE = 64 << 10
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The readable parts of a file; backend_names holds every backend's, readable or not, None where there is no such section."""
+    """The readable parts of a file; backend_names and model_names hold every one's, readable or not, None where there is no
+    such section."""
 
     listen: ListenSection | None = None
     admin: AdminSection | None = None
+    capture: CaptureSection | None = None
     backend_names: frozenset[str] | None = None
     backends: Mapping[str, BackendSection] = field(default_factory=dict)
+    model_names: frozenset[str] | None = None
     models: Mapping[str, ModelSection] = field(default_factory=dict)
     forward_headers: frozenset[str] = frozenset()
 
 
 def problems(parts: Parts) -> list[str]:
     """Every broken rule, one line each."""
-    found = [*_listeners(parts), *_backends(parts)]
+    found = [*_listeners(parts), *_capture(parts), *_backends(parts)]
     ids: dict[str, str] = {}
     for name, model in parts.models.items():
         found.extend(_model(name, model, parts))
@@ -60,6 +64,20 @@ def _listeners(parts: Parts) -> Iterator[str]:
                     f"listen.{key}: {address} can be reached from other machines and admin.token_file is not set; "
                     "set a token file or listen on 127.0.0.1"
                 )
+
+
+def _capture(parts: Parts) -> Iterator[str]:
+    capture = parts.capture
+    if capture is None:
+        return
+    if capture.size < _LEAST_CAPTURE:
+        yield f"capture.size: {capture.size} bytes hold no capture; give it at least {_LEAST_CAPTURE >> 10}KiB"
+    elif capture.body > capture.size:
+        yield f"capture.body: {capture.body} bytes are more than capture.size, all captures' {capture.size}"
+    for name in capture.models:
+        if parts.model_names is not None and name not in parts.model_names:
+            known = ", ".join(sorted(parts.model_names)) or "none"
+            yield f"capture.models: there is no model {name!r}; there are: {known}"
 
 
 def _backends(parts: Parts) -> Iterator[str]:

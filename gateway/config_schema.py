@@ -54,6 +54,12 @@ def _header(value: object) -> str:
     return text
 
 
+def _share(value: object) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"must be a share from 0 (none) to 1 (every request), such as 0.01, not {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
 def _media_type(value: object) -> str:
     text = value.lower() if isinstance(value, str) else ""
     if MEDIA_TYPE.fullmatch(text) is None:
@@ -95,6 +101,7 @@ Duration = Annotated[float, BeforeValidator(units.duration)]
 Listen = Annotated[units.Address, BeforeValidator(_listen)]
 AddressField = Annotated[units.Address, BeforeValidator(_address)]
 MetricsAddress = Annotated[units.Address, BeforeValidator(_metrics)]
+Share = Annotated[float, BeforeValidator(_share)]
 Positive = Annotated[int, Strict(), Field(ge=1)]
 Natural = Annotated[int, Strict(), Field(ge=0, le=1_000_000)]
 Flag = Annotated[bool, Strict()]
@@ -143,6 +150,21 @@ class RecordsSection(Section):
     path: FilePath = Path(".abgate/records")
     retention: Size = 10 << 30
     queue: Positive = 65536
+
+
+class CaptureSection(Section):
+    """Sampling of real requests, with their bodies, into files that the load test replays.
+
+    share 0: none until somebody asks for it over the admin API. size: bytes of all captures below path; a body over `body`
+    bytes is left out; both are also the most that may be asked for. models: empty is all. seed: of the draws.
+    """
+
+    path: FilePath = Path(".abgate/capture")
+    share: Share = 0.0
+    size: Size = 256 << 20
+    body: Size = 1 << 20
+    models: list[Name] = []
+    seed: Natural = 1
 
 
 class LoggingSection(Section):
@@ -250,6 +272,7 @@ class Document(Section):
     admin: AdminSection
     limits: LimitsSection
     records: RecordsSection
+    capture: CaptureSection
     logging: LoggingSection
     forward_headers: list[HeaderName] = []
     backends: Annotated[dict[Name, BackendSection], Field(min_length=1)]

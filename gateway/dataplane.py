@@ -35,6 +35,18 @@ class Sink(Protocol):
     def put(self, row: tuple[Any, ...]) -> None: ...
 
 
+class Kept(Protocol):
+    """What a capture holds of a request under way; told once how it ended."""
+
+    def end(self, call: Call, status: int) -> None: ...
+
+
+class Tap(Protocol):
+    """Samples requests that have come whole; puts what it keeps into the call. headers: bytes, names in lower case."""
+
+    def take(self, call: Call, method: bytes, path: str, headers: Mapping[bytes, bytes], body: bytes) -> None: ...
+
+
 class Arm:
     """An arm at run time: its specification, its way to the server and its load.
 
@@ -180,6 +192,7 @@ class Call:
     sent_ns = 0
     received_ns = 0
     upstream_ns = 0
+    kept: Kept | None = None
 
     def __init__(self, protocol_in: str, request_id: str, bytes_in: int, start_ns: int) -> None:
         self.protocol_in = protocol_in
@@ -204,6 +217,7 @@ class DataPlane:
         self._prefix = id_prefix
         self._count = 0
         self.on_idle: Callable[[], None] | None = None
+        self.tap: Tap | None = None  # front ends offer it every inference request; None: nothing is captured
 
     def begin(self, protocol_in: str, request_id: str, bytes_in: int, start_ns: int) -> Call:
         """Open a call; request_id "" makes one. Every call that was opened ends in `finish`."""
@@ -349,5 +363,7 @@ class DataPlane:
                 batch.queue_ns,
             )
         )
+        if call.kept is not None:
+            call.kept.end(call, status)
         if self.in_flight == 0 and self.on_idle is not None:
             self.on_idle()

@@ -22,6 +22,19 @@ class Step:
     seconds: float
 
 
+def ramp(start: int, end: int, seconds: float) -> tuple[Step, ...]:
+    """From start to end users, one more (or fewer) at a time, each number for an equal part of the seconds."""
+    count = abs(end - start) + 1
+    way = 1 if end >= start else -1
+    return tuple(Step(start + way * place, seconds / count) for place in range(count))
+
+
+def spike(base: int, peak: int, at: float, length: float, seconds: float) -> tuple[Step, ...]:
+    """base users for `seconds`, but peak of them from second `at` on, `length` seconds long, which ends inside; 0 <= at."""
+    course = (Step(base, at), Step(peak, length), Step(base, seconds - at - length))
+    return tuple(step for step in course if step.seconds > 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Users over time: warm-up (seconds, with the first step's users), then the steps, which are the window."""

@@ -59,7 +59,7 @@ class Job:
         """Write the job beside its journals; returns the file."""
         path = self.work / "job.json"
         document = {
-            "profile": self.profile.model_dump(mode="json"),
+            "profile": self.profile.model_dump(mode="json", by_alias=True),
             "target": asdict(self.target),
             "work": str(self.work),
             "payloads": str(self.payloads),

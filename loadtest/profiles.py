@@ -12,35 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from gateway.errors import ConfigError
 from loadtest.arrivals import Plan, Step
 from loadtest.points import schedule
 from loadtest.points.spec import Load, Segment
+from loadtest.shapes import Closed, Count, PositiveSeconds, Rate, Seconds, Shape
 
 Protocol = Literal["tfs-rest", "tfs-grpc"]
 SHIPPED = Path(__file__).with_name("profiles")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
-
-
-def seconds(value: Any) -> Any:
-    """A duration such as 500ms, 20s, 2m or 1h as seconds; numbers are seconds already; raises ValueError otherwise."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value)
-        if not match:
-            raise ValueError(f"{value!r} is no duration; write seconds as a number, or 500ms, 20s, 2m, 1h")
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, bool):
-        raise ValueError("a duration is a number of seconds or a text such as 20s")
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(seconds), Field(ge=0, le=7 * 86400, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=7 * 86400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 
 
 def _as_check(value: Any) -> Any:
@@ -56,74 +38,20 @@ def _as_rows(value: Any) -> Any:
 
 
 def _as_shape(value: Any) -> Any:
-    """`shape: constant` is a shape without steps."""
-    return {} if value == "constant" else value
+    """`shape: soak` is short for `shape: {kind: soak}`, and `shape: {steps: [...]}` is of the kind steps."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "steps", **value} if isinstance(value, dict) and value.get("steps") is not None else value
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class StepModel(_Closed):
-    """One step of a stepped shape: so many users, or with arrivals so many requests a second, for so long."""
-
-    duration: PositiveSeconds
-    users: Count | None = None
-    rate: Rate | None = None
-
-
-class Ramp(_Closed):
-    """From one rate to another, linearly."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-    from_rate: Annotated[float, Field(ge=0, allow_inf_nan=False, alias="from")]
-    to_rate: Annotated[float, Field(ge=0, allow_inf_nan=False, alias="to")]
-    duration: PositiveSeconds
-
-
-class Spike(_Closed):
-    """A sudden peak between two stretches of the base rate."""
-
-    base: Rate
-    peak: Rate
-    before: PositiveSeconds
-    during: PositiveSeconds
-    after: PositiveSeconds
-
-
-class Soak(_Closed):
-    """A rise from nothing, then one rate for the rest of the duration."""
-
-    rate: Rate
-    rise: PositiveSeconds
-    duration: PositiveSeconds
-
-
-class Shape(_Closed):
-    """The course over the measurement window: constant without a key, else one of them; all but steps need arrivals."""
-
-    steps: tuple[StepModel, ...] | None = None
-    ramp: Ramp | None = None
-    spike: Spike | None = None
-    soak: Soak | None = None
-
-    @property
-    def given(self) -> tuple[str, ...]:
-        """The keys that are there."""
-        return tuple(key for key in ("steps", "ramp", "spike", "soak") if getattr(self, key) is not None)
-
-
-class RowChoice(_Closed):
+class RowChoice(Closed):
     """One possible number of rows a request, and how often it is chosen relative to the others."""
 
     rows: Annotated[int, Field(ge=1, le=1024)]
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
-class Units(_Closed):
+class Units(Closed):
     """The seeded population assignment units are drawn from. header null: the experiment's own unit header."""
 
     population: Annotated[int, Field(ge=10_000, le=10_000_000)] = 10_000
@@ -132,7 +60,7 @@ class Units(_Closed):
     header: str | None = None
 
 
-class Check(_Closed):
+class Check(Closed):
     """How an answer is judged.
 
     label: the largest output's place must be the row's label; reference: |got - expected| <= atol + rtol * |expected|
@@ -146,21 +74,21 @@ class Check(_Closed):
     every: Count = 1
 
 
-class Limits(_Closed):
+class Limits(Closed):
     """What makes a run fail: the largest share of errors and the smallest share of right answers (null: by check)."""
 
     errors: Annotated[float, Field(ge=0, le=1)] = 0.01
     correct: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Targets(_Closed):
+class Targets(Closed):
     """host:port of the gateway's two listeners; null: the configuration's own."""
 
     http: str | None = None
     grpc: str | None = None
 
 
-class Profile(_Closed):
+class Profile(Closed):
     """One load test. Durations in seconds; rate in requests a second over all users, null: as fast as answers come.
 
     arrivals: poisson or constant makes it an open loop: requests go out when a schedule says, whatever comes back, and at
@@ -202,10 +130,7 @@ class Profile(_Closed):
         """The course of users over time, for the load shape and the pacing; of an open loop only its two times."""
         if self.arrivals is not None:
             return Plan(self.warmup, (Step(1, self.seconds),), 1.0, None)
-        if self.shape.steps is not None:
-            steps = tuple(Step(step.users or 0, step.duration) for step in self.shape.steps)
-        else:
-            steps = (Step(self.users or 0, self.duration or 0.0),)
+        steps = self.shape.users(self.users or 0, self.duration or 0.0)
         most = max(step.users for step in steps)
         return Plan(self.warmup, steps, self.spawn_rate or float(most), self.rate)
 
@@ -217,18 +142,9 @@ class Profile(_Closed):
     @property
     def course(self) -> tuple[Segment, ...]:
         """The rates of an open loop over its window; empty without arrivals."""
-        shape = self.shape
         if self.arrivals is None or self.replay is not None:
             return ()
-        if shape.steps is not None:
-            return schedule.steps(*((step.rate or 0.0, step.duration) for step in shape.steps))
-        if shape.ramp is not None:
-            return schedule.ramp(shape.ramp.from_rate, shape.ramp.to_rate, shape.ramp.duration)
-        if (spike := shape.spike) is not None:
-            return schedule.spike(spike.base, spike.peak, spike.before, spike.during, spike.after)
-        if shape.soak is not None:
-            return schedule.soak(shape.soak.rate, shape.soak.duration, shape.soak.rise)
-        return schedule.constant(self.rate or 0.0, self.duration or 0.0)
+        return self.shape.rates(self.rate or 0.0, self.duration or 0.0)
 
     @property
     def min_correct(self) -> float:
@@ -291,22 +207,11 @@ def _contradictions(profile: Profile) -> list[str]:
         problems.append("rows: at least one choice is needed")
     if sum(profile.mix.values()) <= 0:
         problems.append("mix: at least one protocol needs a weight above 0")
-    if len(profile.shape.given) > 1:
-        problems.append(f"shape: one of {' and '.join(profile.shape.given)}, not both")
-    elif profile.arrivals is not None or profile.replay is not None:
+    problems += profile.shape.problems(is_open=profile.arrivals is not None)
+    if profile.arrivals is not None or profile.replay is not None:
         problems += _open_problems(profile)
-    elif profile.shape.given and profile.shape.steps is None:
-        problems.append(f"shape.{profile.shape.given[0]}: needs arrivals: poisson or constant")
-    elif any(step.users is None or step.rate is not None for step in profile.shape.steps or ()):
-        problems.append("shape.steps: each needs users; a rate needs arrivals: poisson or constant")
-    elif profile.shape.steps is None:
-        problems += [f"{key}: is missing" for key in ("users", "duration") if getattr(profile, key) is None]
-    elif not profile.shape.steps:
-        problems.append("shape.steps: at least one step is needed")
     else:
-        problems += [
-            f"{key}: the shape's steps say it; leave it out" for key in ("users", "duration") if getattr(profile, key)
-        ]
+        problems += _said(profile, ("users", "duration"))
     if not problems and profile.arrivals is None:
         problems += _plan_problems(profile)
     header = profile.units.header
@@ -315,9 +220,16 @@ def _contradictions(profile: Profile) -> list[str]:
     return problems
 
 
+def _said(profile: Profile, keys: tuple[str, ...]) -> list[str]:
+    """Keys that a shape without numbers of its own needs, and that another takes the place of."""
+    if not profile.shape.owns_course:
+        return [f"{key}: is missing" for key in keys if getattr(profile, key) is None]
+    said = "the shape's steps say it" if profile.shape.kind == "steps" else "the shape says it"
+    return [f"{key}: {said}; leave it out" for key in keys if getattr(profile, key) is not None]
+
+
 def _open_problems(profile: Profile) -> list[str]:
     """The rules between the keys of an open loop."""
-    shape = profile.shape
     if (profile.replay is None) != (profile.arrivals != "captured"):
         return ["replay: a capture is sent with arrivals: captured, and only with it"]
     problems = [
@@ -328,23 +240,10 @@ def _open_problems(profile: Profile) -> list[str]:
     if profile.replay is not None:
         problems += ["duration: is missing"] if profile.duration is None else []
         problems += ["check: a captured request has no right answer; use off"] if profile.check.kind != "off" else []
-        problems += ["shape: the capture says it; leave it out"] if shape.given else []
+        problems += ["shape: the capture says it; leave it out"] if profile.shape.kind != "constant" else []
         return problems
-    if not shape.given:
-        problems += [f"{key}: is missing" for key in ("rate", "duration") if getattr(profile, key) is None]
-    else:
-        problems += [
-            f"{key}: the shape says it; leave it out"
-            for key in ("rate", "duration")
-            if getattr(profile, key) is not None
-        ]
-    if shape.steps is not None and any(step.rate is None or step.users is not None for step in shape.steps):
-        problems.append("shape.steps: each needs a rate and no users, as there are arrivals")
-    elif shape.soak is not None and shape.soak.rise >= shape.soak.duration:
-        problems.append("shape.soak.rise: must be shorter than the duration")
-    elif shape.ramp is not None and not shape.ramp.from_rate + shape.ramp.to_rate:
-        problems.append("shape.ramp: one of from and to must be above 0")
-    if not problems:
+    problems += _said(profile, ("rate", "duration"))
+    if not problems and not profile.shape.problems(is_open=True):
         problems += schedule.problems(Load("open", profile.seconds, profile.warmup, course=profile.course))
     return problems
 

@@ -124,7 +124,7 @@ def _resources_given(backend: Backend | None) -> dict[str, Any]:
 def document(facts: Facts) -> dict[str, Any]:
     """run.json's contents."""
     job, window = facts.job, facts.window
-    profile = job.profile.model_dump(mode="json")
+    profile = job.profile.model_dump(mode="json", by_alias=True)
     usage = {item.role: item for item in facts.usage}
     generator, gateway = usage.get("generator"), usage.get("gateway")
     limits = {

@@ -18,13 +18,14 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, Field, StrictInt
 from starlette.exceptions import HTTPException
 
 from gateway.controlplane import Author, ControlPlane, Outcome, describe
 from gateway.dataplane import Route
 from gateway.errors import ConfigError, RequestError
 from gateway.protocol.status import http_status
+from gateway.servers.admin_capture import AuthorBody, CaptureControl, add_capture
 
 
 class Records(Protocol):
@@ -51,6 +52,7 @@ class AdminParts:
     routes: Callable[[], Mapping[str, Route]]
     registry: CollectorRegistry
     records: Records
+    capture: CaptureControl
     readiness: Callable[[], Readiness]
     status: Callable[[], dict[str, Any]]
     reload: Callable[[Author], Awaitable[Outcome]]
@@ -58,21 +60,14 @@ class AdminParts:
     version: str
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    who: Annotated[str, Field(min_length=1, max_length=200, description="who changes it, for the audit")]
-    why: Annotated[str, Field(min_length=1, max_length=2000, description="the reason, for the audit")]
-
-
-class WeightsBody(_Body):
+class WeightsBody(AuthorBody):
     """New weights for every arm of a model; revision is the one they were decided on."""
 
     weights: dict[str, Annotated[StrictInt, Field(ge=0, le=1_000_000)]]
     revision: StrictInt
 
 
-class KillBody(_Body):
+class KillBody(AuthorBody):
     """The arm that gets everything; revision is optional on purpose: a kill switch must not fail on a race."""
 
     to: str
@@ -100,7 +95,7 @@ def _errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": Problem, "description": _WHY[code]} for code in codes}
 
 
-class ReloadBody(_Body):
+class ReloadBody(AuthorBody):
     """Read abgate.yaml again."""
 
 
@@ -208,6 +203,8 @@ def _admin(parts: AdminParts) -> APIRouter:
             raise RequestError("internal", str(error)) from error
         return {"segments": [str(path) for path in segments]}
 
+    add_capture(router, parts.capture, _errors)
+
     @router.get("/status", summary="The process: pids, versions, loop lag, configuration")
     async def status() -> dict[str, Any]:
         return parts.status()
@@ -219,7 +216,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
     return {"changed": outcome.changed, "persisted": outcome.persisted, "problem": outcome.problem}
 
 
-def _author(body: _Body, request: Request) -> Author:
+def _author(body: AuthorBody, request: Request) -> Author:
     client = request.client
     return Author(body.who, body.why, f"{client.host}:{client.port}" if client else "")
 

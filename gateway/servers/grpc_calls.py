@@ -44,6 +44,14 @@ class GrpcSettings:
     abandon_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A gRPC method: its protocol and its path, "/package.Service/Name"."""
+
+    wire: ClientWire
+    path: str
+
+
 @dataclass(slots=True)
 class Incoming:
     """One call as it came. remaining: seconds to the client's deadline, None without one."""
@@ -66,9 +74,9 @@ class GrpcCalls:
         self._plane = plane
         self._settings = settings
 
-    async def serve(self, wire: ClientWire, payload: bytes, context: Any, work: Work) -> bytes:
+    async def serve(self, method: Method, payload: bytes, context: Any, work: Work) -> bytes:
         """Answer one call of grpc.aio with what `work` makes of it."""
-        incoming = self._begin(wire, payload, context)
+        incoming = self._begin(method, payload, context)
         call = incoming.call
         answer, batch = b"", UNTOLD
         refused: RequestError | None = None
@@ -90,9 +98,9 @@ class GrpcCalls:
         self._plane.finish(call, 0, "", len(answer), batch)
         return answer
 
-    async def stream(self, wire: ClientWire, payload: bytes, context: Any, work: Pieces) -> AsyncIterator[bytes]:
+    async def stream(self, method: Method, payload: bytes, context: Any, work: Pieces) -> AsyncIterator[bytes]:
         """As `serve`, an answer in pieces; one record for all of them."""
-        incoming = self._begin(wire, payload, context)
+        incoming = self._begin(method, payload, context)
         call = incoming.call
         size = 0
         refused: RequestError | None = None
@@ -114,11 +122,14 @@ class GrpcCalls:
         context.set_trailing_metadata(tuple(_headers(call)))
         self._plane.finish(call, 0, "", size)
 
-    def _begin(self, wire: ClientWire, payload: bytes, context: Any) -> Incoming:
+    def _begin(self, method: Method, payload: bytes, context: Any) -> Incoming:
         start = monotonic_ns()
         metadata: dict[str, Any] = dict(context.invocation_metadata())
         request_id = metadata.get("x-request-id", "")[:_ID_LIMIT]
-        call = self._plane.begin(wire, request_id, len(payload), start)
+        plane = self._plane
+        call = plane.begin(method.wire, request_id, len(payload), start)
+        if plane.tap is not None:
+            plane.tap.take(call, b"", method.path, {}, payload)
         return Incoming(call, payload, metadata, context.time_remaining())
 
     def _check_size(self, payload: bytes) -> None:

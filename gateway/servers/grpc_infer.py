@@ -18,7 +18,7 @@ from gateway.protocol.forms import Asked, ClientWire, Message
 from gateway.protocol.tensors import UNTOLD, BatchInfo
 from gateway.protocol.tfserving_grpc import Limits
 from gateway.servers.exchange import Exchange, Way, aside
-from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming
+from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming, Method
 
 Reader = Callable[[bytes, Limits], Asked]
 Handler = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
@@ -45,9 +45,9 @@ class Infer:
 
     def handlers(self) -> dict[str, Handler]:
         """A handler for grpc.aio (bytes in, bytes out) for each method."""
-        return {path: self._handler(wire, reader) for path, (wire, reader) in METHODS.items()}
+        return {path: self._handler(Method(wire, path), reader) for path, (wire, reader) in METHODS.items()}
 
-    def _handler(self, wire: ClientWire, reader: Reader) -> Handler:
+    def _handler(self, method: Method, reader: Reader) -> Handler:
         async def work(incoming: Incoming) -> tuple[bytes, BatchInfo]:
             parts = (incoming.payload, self._limits)
             asked = await aside(reader, *parts) if len(incoming.payload) >= self._offload else reader(*parts)
@@ -58,7 +58,7 @@ class Infer:
             return message.body, batch
 
         async def serve(payload: bytes, context: Any) -> bytes:
-            return await self._calls.serve(wire, payload, context, work)
+            return await self._calls.serve(method, payload, context, work)
 
         return serve
 

@@ -23,8 +23,10 @@ from gateway.protocol.predict_pattern import Pattern, Patterns
 from gateway.protocol.tensors import UNTOLD, BatchInfo, InferRequest
 from gateway.servers.exchange import Exchange, Way, aside
 from gateway.servers.exchange_send import CODES, CREDENTIALS
-from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming
+from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming, Method
 from gateway.upstream.grpc_client import GrpcArm, GrpcUpstreamError
+
+_METHOD = Method("tfs-grpc", codec.PREDICT)
 
 
 class _Asked:
@@ -68,7 +70,7 @@ class Predict:
 
     async def serve(self, payload: bytes, context: Any) -> bytes:
         """Answer one request (a handler for grpc.aio: bytes in, bytes out); exactly one record is left behind."""
-        return await self._calls.serve("tfs-grpc", payload, context, self._work)
+        return await self._calls.serve(_METHOD, payload, context, self._work)
 
     async def _work(self, incoming: Incoming) -> tuple[bytes, BatchInfo]:
         """The request's answer, or a RequestError."""

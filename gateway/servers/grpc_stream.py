@@ -16,11 +16,12 @@ from gateway.dataplane import Arm, Call, DataPlane
 from gateway.errors import RequestError, UpstreamError
 from gateway.protocol import torchserve
 from gateway.protocol.tensor_guard import check_tensors
-from gateway.protocol.torchserve_predictions import NO_STREAM, GrpcAsked
+from gateway.protocol.torchserve_predictions import NO_STREAM, STREAM, GrpcAsked
 from gateway.servers.exchange import Exchange, Way
-from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming
+from gateway.servers.grpc_calls import GrpcCalls, GrpcSettings, Incoming, Method
 from gateway.servers.grpc_infer import check_opaque
 
+_METHOD = Method("torchserve-grpc", STREAM)
 _AHEAD = 16  # pieces a slow client may be behind before the arm is read no further
 
 
@@ -36,7 +37,7 @@ class Stream:
 
     async def serve(self, payload: bytes, context: Any) -> AsyncIterator[bytes]:
         """A handler for grpc.aio: bytes in, pieces out."""
-        async for piece in self._calls.stream("torchserve-grpc", payload, context, self._work):
+        async for piece in self._calls.stream(_METHOD, payload, context, self._work):
             yield piece
 
     async def _work(self, incoming: Incoming) -> AsyncIterator[bytes]:

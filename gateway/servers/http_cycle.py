@@ -152,6 +152,8 @@ class InferenceCycle:
         plane = frontend.plane
         request_id = client_id(headers[b"x-request-id"]) if b"x-request-id" in headers else ""
         call = self.call = plane.begin("tfs-rest", request_id, self.size, monotonic_ns())
+        if plane.tap is not None:
+            plane.tap.take(call, self.method, target.path, headers, self.body)
         try:
             if target.problem:
                 raise RequestError("invalid_argument", target.problem)

@@ -39,6 +39,8 @@ def enter(cycle: InferenceCycle) -> None:
     plane = frontend.plane
     request_id = client_id(headers[b"x-request-id"]) if b"x-request-id" in headers else ""
     call = cycle.call = plane.begin(target.wire, request_id, cycle.size, monotonic_ns())
+    if plane.tap is not None:
+        plane.tap.take(call, cycle.method, target.path, headers, cycle.body)
     try:
         if target.problem:
             raise RequestError("invalid_argument", target.problem)

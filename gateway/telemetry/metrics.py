@@ -79,6 +79,16 @@ class ArmView:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureView:
+    """What a scrape shows of captures; lost by reason."""
+
+    active: bool = False
+    written: int = 0
+    bytes: int = 0
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayView:
     """What a scrape shows of the gateway as a whole; lag in nanoseconds."""
 
@@ -89,6 +99,7 @@ class GatewayView:
     dropped: int
     arms: tuple[ArmView, ...] = ()
     phases: Mapping[str, int] = field(default_factory=dict)
+    capture: CaptureView = CaptureView()
     assignments: Mapping[tuple[str, str, str, str], int] = field(default_factory=dict)
 
 
@@ -126,6 +137,7 @@ class Metrics(Collector):
         meters = list(self._meters.values())
         yield from _requests(meters)
         yield from _gateway(view, self._version)
+        yield from _capture(view.capture)
         yield from _arms(view)
 
 
@@ -182,6 +194,18 @@ def _gateway(view: GatewayView, version: str) -> Iterator[Metric]:
     for labels, count in list(view.assignments.items()):
         assigned.add_metric(labels, count)
     yield assigned
+
+
+def _capture(view: CaptureView) -> Iterator[Metric]:
+    yield GaugeMetricFamily("abgate_capture_active", "1 while requests are captured", int(view.active))
+    yield CounterMetricFamily("abgate_capture_written", "Requests written to captures", view.written)
+    yield CounterMetricFamily("abgate_capture_bytes", "Bytes written to captures", view.bytes)
+    lost = CounterMetricFamily(
+        "abgate_capture_dropped", "Requests drawn for a capture and not written", labels=["reason"]
+    )
+    for reason, count in view.lost.items():
+        lost.add_metric([reason], count)
+    yield lost
 
 
 def _arms(view: GatewayView) -> Iterator[Metric]:

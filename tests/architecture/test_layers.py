@@ -52,6 +52,7 @@ SINGLE = {
     "gateway.listeners": "storage",
     "gateway.preflight": "assembly",
     "gateway.routing": "assembly",
+    "gateway.capturing": "assembly",
     "gateway.app": "app",
     "gateway.process": "app",
     "gateway.__main__": "cli",

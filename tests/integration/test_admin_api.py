@@ -27,6 +27,27 @@ SPEC = ModelSpec(
 WHO = {"who": "tester", "why": "test"}
 
 
+class Captures:
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def status(self) -> dict[str, Any]:
+        return {"active": bool(self.asked)}
+
+    def terms(self, *terms: Any) -> Any:
+        return terms
+
+    async def start(self, terms: Any, author: Mapping[str, str]) -> dict[str, Any]:
+        self.asked.append((terms, author["who"], author["why"]))
+        return {"asked": self.asked}
+
+    async def stop(self, author: Mapping[str, str]) -> dict[str, Any]:
+        self.asked.clear()
+        return self.status()
+
+
 @dataclass
 class World:
     """What the app acts on."""
@@ -50,6 +71,7 @@ class World:
             routes=self.routes,
             registry=CollectorRegistry(),
             records=self,
+            capture=Captures(),
             readiness=lambda: self.readiness,
             status=lambda: {"pids": [1]},
             reload=self.reload,
@@ -226,6 +248,9 @@ async def test_it_is_documented_and_loads_nothing_from_elsewhere(tmp_path: Path)
     status, document = await world.call("GET", "/openapi.json")
     assert status == 200
     assert {path for path in document["paths"] if path.startswith("/admin/v1")} == {
+        "/admin/v1/capture",
+        "/admin/v1/capture/start",
+        "/admin/v1/capture/stop",
         "/admin/v1/experiments",
         "/admin/v1/experiments/{model}/weights",
         "/admin/v1/experiments/{model}/kill",
@@ -240,3 +265,21 @@ async def test_it_is_documented_and_loads_nothing_from_elsewhere(tmp_path: Path)
         status, found = await world.call("GET", path)
         assert (status, found) == (404, {"error": f"no such path: {path}"})
     assert (await world.call("DELETE", "/healthz"))[0] == 405
+
+
+async def test_a_capture_is_started_with_sizes_as_people_write_them(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    body = {**WHO, "share": 0.5, "size": "2MiB", "models": ["m"]}
+    status, found = await world.call("POST", "/admin/v1/capture/start", body)
+    assert (status, found["asked"]) == (200, [[[0.5, 2 << 20, None, ["m"], None], "tester", "test"]])
+    assert await world.call("GET", "/admin/v1/capture") == (200, {"active": True})
+    assert await world.call("POST", "/admin/v1/capture/stop", WHO) == (200, {"active": False})
+
+
+@pytest.mark.parametrize(
+    "change", [{"share": 0}, {"share": 1.1}, {"size": "much"}, {"who": ""}, {"path": "/tmp"}, {"seed": -1}]
+)
+async def test_a_capture_that_cannot_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    status, found = await World(tmp_path).call("POST", "/admin/v1/capture/start", {**WHO, "share": 0.5, **change})
+    assert status == 400
+    assert next(iter(change)) in found["error"]

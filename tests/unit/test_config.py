@@ -144,7 +144,11 @@ def test_one_arm_without_experiment_is_plain_routing() -> None:
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("unknown key", {"listn": {}}, "listn: unknown key; did you mean 'listen'?"),
-    ("unknown key, nothing near", {"zzz": 1}, "zzz: unknown key; known here: admin, backends, forward_headers, limits"),
+    (
+        "unknown key, nothing near",
+        {"zzz": 1},
+        "zzz: unknown key; known here: admin, backends, capture, forward_headers, limits",
+    ),
     ("nested unknown key", {"limits.rowz": 1}, "limits.rowz: unknown key; did you mean 'rows'?"),
     ("missing backends", {"backends-": 0}, "backends: is missing"),
     ("no models", {"models": {}}, "models: is empty; it needs at least one entry"),
@@ -434,3 +438,28 @@ def test_a_token_is_one_word_of_its_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         config.token()
     assert read().token() is None
+
+
+def test_captures_are_off_unless_a_share_says_otherwise() -> None:
+    section = read().document.capture
+    assert (section.share, section.size, section.body, section.models) == (0.0, 256 << 20, 1 << 20, [])
+    assert section.path == Path("/srv/.abgate/capture")
+    given = read({"capture": {"share": 0.01, "size": "64MiB", "models": ["digits"]}}).document.capture
+    assert (given.share, given.size, given.models) == (0.01, 64 << 20, ["digits"])
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"share": 1.5}, "capture.share: must be a share from 0 (none) to 1 (every request), such as 0.01, not 1.5"),
+        ({"share": True}, "capture.share: must be a share"),
+        ({"size": "1KiB"}, "capture.size: 1024 bytes hold no capture; give it at least 64KiB"),
+        ({"size": "1MiB", "body": "2MiB"}, "capture.body: 2097152 bytes are more than capture.size"),
+        ({"models": ["digit"]}, "capture.models: there is no model 'digit'; there are: digits"),
+        ({"most": 1}, "capture.most: unknown key"),
+    ],
+)
+def test_a_capture_that_cannot_be_is_told(section: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({"capture": section})
+    assert any(told in problem for problem in caught.value.problems), caught.value.problems

@@ -75,6 +75,9 @@ def test_short_forms_mean_the_long_ones() -> None:
     long = profiles.parse(
         {**GOOD, "rows": [{"rows": 8, "weight": 1}], "check": {"kind": "off"}, "shape": {}}, source="p"
     )
+    steps = {"steps": [{"duration": 5, "users": 2}]}
+    bare = {key: value for key, value in GOOD.items() if key not in ("users", "duration")}
+    assert profiles.parse({**bare, "shape": steps}, source="p").shape.kind == "steps"
     assert short == long
     assert profiles.parse({**GOOD, "check": False}, source="p").check.kind == "off"  # YAML reads a bare off as false
 
@@ -105,12 +108,17 @@ def test_the_shipped_profiles_are_valid() -> None:
     assert plans["demo"].steps == (Step(8, 20.0),)
     assert plans["smoke"].warmup + plans["smoke"].duration == 5.0
     assert [step.users for step in plans["mlp-batching"].steps] == [2, 8, 16]
+    assert [step.users for step in plans["ramp"].steps] == list(range(2, 33))
+    assert plans["ramp"].duration == pytest.approx(60.0)
+    assert plans["spike"].steps == (Step(4, 20.0), Step(32, 5.0), Step(4, 35.0))
+    assert plans["soak"].steps == (Step(8, 3600.0),)
+    assert [step.users for step in plans["steps"].steps] == [2, 4, 8, 16]
 
 
 def test_a_profile_that_is_nowhere_names_those_that_are() -> None:
     with pytest.raises(ConfigError) as caught:
         profiles.find("dmeo")
-    assert "demo, mlp-batching, open-poisson, smoke, spike" in str(caught.value)
+    assert "demo, mlp-batching, open-poisson, open-spike, ramp, smoke, soak, spike, steps" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- a", "a: [", "7"])
@@ -119,3 +127,55 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"p\.yaml"):
         profiles.load(path)
+
+
+RAMP = {"kind": "ramp", "from": 2, "to": 5, "duration": "8s"}
+SPIKE = {"kind": "spike", "base": 2, "peak": 9, "at": "10s", "for": "2s", "duration": "1m"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps"),
+    [
+        (RAMP, (Step(2, 2.0), Step(3, 2.0), Step(4, 2.0), Step(5, 2.0))),
+        ({**RAMP, "from": 3, "to": 2}, (Step(3, 4.0), Step(2, 4.0))),
+        ({**RAMP, "from": 4, "to": 4}, (Step(4, 8.0),)),
+        (SPIKE, (Step(2, 10.0), Step(9, 2.0), Step(2, 48.0))),
+        ({**SPIKE, "at": 0}, (Step(9, 2.0), Step(2, 58.0))),
+        ({**SPIKE, "at": "58s"}, (Step(2, 58.0), Step(9, 2.0))),
+    ],
+)
+def test_shapes_are_plans_of_steps(shape: dict[str, Any], steps: tuple[Step, ...]) -> None:
+    profile = profiles.parse({"model": "m", "mix": {"tfs-rest": 1}, "shape": shape, "warmup": 1}, source="p")
+    assert profile.plan.steps == steps
+    told = profile.model_dump(mode="json", by_alias=True)
+    assert profiles.parse(told, source="p") == profile
+    assert told["shape"].keys() >= shape.keys()
+
+
+def test_a_soak_goes_by_the_profiles_own_users_and_duration() -> None:
+    assert profiles.parse({**GOOD, "shape": "soak"}, source="p").plan.steps == (Step(4, 20.0),)
+
+
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ("wave", "shape.kind: Input should be 'constant', 'steps', 'ramp', 'spike' or 'soak'"),
+        ({**RAMP, "to": None}, "shape.to: is missing; a shape of the kind ramp needs from, to, duration"),
+        ({**RAMP, "at": "1s"}, "shape.at: means nothing in a shape of the kind ramp; leave it out"),
+        ({**RAMP, "from": 0}, "shape.from: Input should be greater than 0"),
+        ({**SPIKE, "for": "51s"}, "shape.for: the spike ends after 61 s, the shape after 60 s"),
+        ({**SPIKE, "peak": 2}, "shape.peak: a spike's peak of 2 must be more than its base of 2"),
+        ({"kind": "steps", "steps": []}, "shape.steps: at least one step is needed"),
+        ({"kind": "steps"}, "shape.steps: is missing; a shape of the kind steps needs steps"),
+        ({"kind": "soak", "duration": "1h"}, "shape.duration: means nothing in a shape of the kind soak; leave it out"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_named_with_its_place(shape: Any, problem: str) -> None:
+    own = ("soak",) if isinstance(shape, dict) and shape["kind"] == "soak" else ()
+    changes: dict[str, Any] = {"shape": shape, "mix": {"tfs-rest": 1}}
+    changes |= {} if own else {"users": ..., "duration": ...}
+    assert problems_of(**changes) == [f"p.yaml: {problem}"]
+
+
+def test_the_users_of_a_ramp_are_not_said_twice() -> None:
+    assert problems_of(shape=RAMP, duration=...) == ["p.yaml: users: the shape says it; leave it out"]
