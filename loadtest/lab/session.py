@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,11 @@ class Book:
         self.document |= changes
         self.save()
 
+    def end(self, text: str, code: int, reasons: Sequence[str], complete: bool) -> None:
+        """The verdict: exit code 0, 1 or 2, valid unless there are reasons against it."""
+        verdict = {"text": text, "code": code, "valid": complete and code < 2, "reasons": list(reasons)}
+        self.change(verdict=verdict, complete=complete)
+
     def save(self) -> None:
         """Write the file; a reader never sees half of it."""
         self.document["seconds"] = round(self.before + time.monotonic() - self.began, 1)
@@ -148,6 +153,25 @@ class Bench:
         folder = self.book.folder / "starts" / name
         shutil.rmtree(folder, ignore_errors=True)
         return folder
+
+
+def arms_before(arms: Sequence[ArmSpec]) -> Json:
+    """The document's arms as far as they are known before a server runs."""
+    return {
+        arm.name: {
+            "kind": arm.kind,
+            "variant": arm.variant,
+            "threads": arm.resources.threads,
+            "workers": arm.resources.workers,
+            "cores": list(arm.resources.cores) if arm.resources.cores is not None else None,
+            "max_batch": arm.batch.max_batch,
+            "wait_ms": arm.batch.wait_ms,
+            "path": str(arm.path),
+            "digest": arm.digest,
+            "role": "arm" if i else "baseline",
+        }
+        for i, arm in enumerate(arms)
+    }
 
 
 def learn_arms(book: Book, running: Running) -> None:
