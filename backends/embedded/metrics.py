@@ -7,7 +7,7 @@ be read from Python, so the stand-in counts for itself. Every character a name m
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Sequence
 
 LATENCY_BOUNDS = tuple(10 * 1.8**i for i in range(33))  # microseconds
@@ -41,7 +41,11 @@ class Counter:
 
 
 class Histogram:
-    """A family of histograms with fixed upper bounds; a value equal to a bound falls below it, as Prometheus's `le` says."""
+    """A family of histograms with fixed upper bounds; a value equal to a bound falls above it.
+
+    That is TensorFlow's rule (std::upper_bound in lib/histogram), printed under `le` though Prometheus means "at most": a batch
+    of exactly 8 rows is counted under le="16", on the real server as here.
+    """
 
     kind = "histogram"
 
@@ -55,7 +59,7 @@ class Histogram:
 
     def record(self, value: float, *labels: str) -> None:
         """Count one value."""
-        index = bisect_left(self._bounds, value)
+        index = bisect_right(self._bounds, value)
         with self._lock:
             cell = self._cells.get(labels)
             if cell is None:

@@ -1,0 +1,175 @@
+"""Capacity at an SLO, the doing: probes until each arm is bracketed, then the grid on fresh servers, drained in between.
+
+Every decision is slo.py's, every figure slo_results.py's; here is only their order and what is written down when.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gateway.stats.capacity import over_slo
+from loadtest.lab import slo
+from loadtest.lab.session import Ask, Bench, SearchError, Step, Taken, cores, late_reason, learn_arms, stand_in_between
+from loadtest.lab.slo_results import Measured, Outcomes, Terms, results, share
+from loadtest.lab.spec import Running
+from loadtest.points.spec import Load
+
+Json = dict[str, Any]
+DRAIN_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds: of a probe, of a point (the least), of warm-up before each; points a bracket gets on the grid."""
+
+    probe: float = 3.0
+    point: float = 10.0
+    warmup: float = 1.0
+    points: int = 8
+
+
+@dataclass
+class SloRun:
+    """One run. terms.stand_in is set when the servers have said what they are."""
+
+    bench: Bench
+    terms: Terms
+    search: slo.Search
+    times: Times
+    idle_ms: dict[str, float] = field(default_factory=dict)
+    points: list[Measured] = field(default_factory=list)
+    probes: dict[str, list[Json]] = field(default_factory=dict)
+    brackets: dict[str, slo.Bracket] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
+    done: float = 0.0
+
+    def run(self) -> Json:
+        """All starts; returns and writes "results". Raises StandError, SearchError."""
+        bench = self.bench
+        names = [arm.name for arm in bench.arms]
+        plan: tuple[slo.Place, ...] = ()
+        for replicate in range(self.terms.starts):
+            self._tell(f"start {replicate + 1} of {self.terms.starts}: fresh servers")
+            with bench.stand.up(bench.arms, bench.start_folder(f"start-{replicate}")) as running:
+                self._greet(running, replicate)
+                if replicate == 0:
+                    self._bracket(running)
+                    self.rates = slo.grid(self.brackets.values(), self.times.points)
+                    plan = slo.order(names, self.rates, self.terms.starts, self.terms.seed)
+                    self._write()
+                for place in plan:
+                    if place.replicate == replicate:
+                        self._point(running, place)
+        return self._write(final=True)
+
+    def _greet(self, running: Running, replicate: int) -> None:
+        """One client at a time on each idle arm: warms it up and tells what its queue looks like when it is empty."""
+        learn_arms(self.bench.book, running)
+        mixed = stand_in_between(self.bench.book.document["arms"])
+        self.terms = Terms(**{**_fields(self.terms), "stand_in": mixed})
+        for arm in running.arms:
+            taken = self._take(running, f"s{replicate}-idle-{arm}", arm, Load.closed(1, self.times.probe, 1.0))
+            self.idle_ms[arm] = _median_ms(taken)
+
+    def _bracket(self, running: Running) -> None:
+        for arm in running.arms:
+            seen: list[slo.Probe] = []
+            while not isinstance(step := slo.next_probe(seen, self.terms.objective, self.search), slo.Bracket):
+                taken = self._offer(running, f"probe-{arm}-{len(seen):02d}", arm, step, self.times.probe)
+                outcomes = Outcomes.of(_whole(taken))
+                over = over_slo(outcomes.latency_ms, outcomes.answered, self.terms.objective.threshold_ms)
+                seen.append(slo.Probe(step, share(over), share(~outcomes.answered), late_reason(taken.block) is None))
+                self.probes.setdefault(arm, []).append(
+                    {"rate": step, "over": seen[-1].over, "errors": seen[-1].errors,
+                     "held": seen[-1].held(self.terms.objective), "block": taken.block["id"]}
+                )  # fmt: skip
+                self._drain(running, arm, taken)
+                self._write()
+            self.brackets[arm] = step
+
+    def _point(self, running: Running, place: slo.Place) -> None:
+        id = f"s{place.replicate}-{place.order:03d}-{place.arm}-{place.rate:g}"
+        seconds = slo.seconds_for(place.rate, self.times.point)
+        taken = self._offer(running, id, place.arm, place.rate, seconds, place)
+        block = taken.block
+        reasons = [reason for reason in [late_reason(block)] if reason]
+        used = [cores(block, role) for role in (f"arm {place.arm}", "gateway", "generator")]
+        if self.terms.path == "direct":
+            used[1] = None
+        outcomes = Outcomes.of(_whole(taken))
+        at = (place.arm, place.rate, place.replicate, block["id"])
+        self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
+        self._drain(running, place.arm, taken)
+
+    def _offer(
+        self, running: Running, id: str, arm: str, rate: float, seconds: float, place: slo.Place | None = None
+    ) -> Taken:
+        load = Load.open(rate, seconds, self.times.warmup)
+        return self._take(running, id, arm, load, place)
+
+    def _take(self, running: Running, id: str, arm: str, load: Load, place: slo.Place | None = None) -> Taken:
+        rate = f"{load.course[0].from_rate:g}/s" if load.course else "one client"
+        self._tell(f"{arm}: {rate} for {load.duration:g} s")
+        where = (place.replicate, place.order) if place else (0, 0)
+        # the same seed for all arms: the same arrivals at the same rate
+        taken = self.bench.take(running, Ask(id, arm, load, *where, self.terms.seed + where[0]))
+        self.done += load.duration + load.warmup
+        return taken
+
+    def _drain(self, running: Running, arm: str, taken: Taken) -> None:
+        """Wait until no request that was given up stands in a queue any more."""
+        if not taken.abandoned:
+            return
+        for attempt in range(DRAIN_TRIES):
+            id = f"drain-{taken.block['id']}-{attempt}"
+            probe = _whole(self._take(running, id, arm, Load.closed(1, 1.0, 0.0)))
+            good = (probe.done_ns >= 0) & (probe.error == "")
+            latency = ((probe.done_ns - probe.sent_ns)[good] / 1e6).tolist()
+            if slo.drained(latency, self.idle_ms[arm], int((~good).sum())):
+                return
+        raise SearchError(
+            f"arm {arm}: its queue had not drained after {DRAIN_TRIES} s, so that no next point can be measured"
+        )
+
+    def _tell(self, text: str) -> None:
+        least = self.times.warmup + self.times.probe
+        guess = sum(
+            max(0, 10 - len(self.probes.get(arm.name, []))) * least
+            for arm in self.bench.arms
+            if arm.name not in self.brackets
+        )
+        rates = self.rates or tuple([100.0] * self.times.points)
+        whole = slo.expected_seconds(rates, len(self.bench.arms), self.terms.starts, self.times.point)
+        whole += len(rates) * len(self.bench.arms) * self.terms.starts * self.times.warmup
+        spent = sum(slo.seconds_for(p.rate, self.times.point) + self.times.warmup for p in self.points)
+        self.bench.tell(Step(self.done, self.done + guess + whole - spent, text))
+
+    def _write(self, final: bool = False) -> Json:
+        found = results(self.points, self.terms) if final else {}
+        found |= {
+            "probes": self.probes,
+            "bracket": {arm: {"low": b.low, "high": b.high, "note": b.note} for arm, b in self.brackets.items()},
+            "grid": list(self.rates),
+        }
+        self.bench.book.change(results=found)
+        return found
+
+
+def _fields(terms: Terms) -> Json:
+    return {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
+
+
+def _whole(taken: Taken) -> Any:
+    assert taken.requests is not None
+    return taken.requests
+
+
+def _median_ms(taken: Taken) -> float:
+    requests = _whole(taken)
+    good = (requests.done_ns >= 0) & (requests.error == "")
+    if not good.any():
+        raise SearchError(f"block {taken.block['id']}: the idle server answered no request rightly")
+    return float(np.median((requests.done_ns - requests.sent_ns)[good] / 1e6))
