@@ -191,7 +191,9 @@ def _row(drawing: Drawing, row: RowMarks, x: Scale, middle: float) -> None:
     frame = drawing.frame
     drawing.segment((frame.left, middle + (9 if frame.narrow else 0)), (frame.width - frame.right, middle + (9 if frame.narrow else 0)), "grid")  # fmt: skip
     if frame.narrow:
-        drawing.text((4, middle - 8), fitted(f"{row.label} · {row.sub}" if row.sub else row.label, 56), "label", "start")
+        drawing.text(
+            (4, middle - 8), fitted(f"{row.label} · {row.sub}" if row.sub else row.label, 56), "label", "start"
+        )
         middle += 9
     else:
         drawing.text((frame.left - 14, middle - (3 if row.sub else -4)), fitted(row.label, 46), "rowname", "end")

@@ -19,7 +19,19 @@ FORMAT = 1
 QUANTILES = ("p50", "p90", "p95", "p99", "p999")
 LATE_LIMIT, CORE_LIMIT, MIN_STARTS = 0.01, 0.7, 6
 OK, WARNING, INCONCLUSIVE, FAILED = "ok", "warning", "inconclusive", "failed"
-KEPT = ("question", "plan", "machine", "versions", "model", "arms", "blocks", "comparisons", "results", "not_tested", "config")
+KEPT = (
+    "question",
+    "plan",
+    "machine",
+    "versions",
+    "model",
+    "arms",
+    "blocks",
+    "comparisons",
+    "results",
+    "not_tested",
+    "config",
+)
 
 
 def build(run: LabRun) -> Json:
@@ -82,7 +94,10 @@ def _arm(blocks: Sequence[Doc]) -> Json:
         "invalid": [str(block.get("id")) for block in blocks if not block.get("valid", True)],
         **{key: total(key) for key in ("n", "errors", "late", "dropped", "wrong", "judged")},
         "error_share": total("errors") / n if n else None,
-        **{key: mean_of(blocks, key) for key in ("offered", "achieved", "goodput", "discarded_s", "start_seconds", "generator_us")},
+        **{
+            key: mean_of(blocks, key)
+            for key in ("offered", "achieved", "goodput", "discarded_s", "start_seconds", "generator_us")
+        },
         "drifts": [f"{block.get('id')}: {block['drift']}" for block in blocks if block.get("drift")],
         "intended_ms": _quantiles(blocks, "intended_ms"),
         "service_ms": _quantiles(blocks, "service_ms"),
@@ -156,7 +171,9 @@ def _cpu(blocks: Sequence[Doc]) -> Json:
     return {
         role: {
             "cores": mean_of(blocks, "cpu", role, "cores"),
-            "rss_bytes": max((number(part(part(b, "cpu"), role).get("rss_bytes")) or 0.0 for b in blocks), default=None),
+            "rss_bytes": max(
+                (number(part(part(b, "cpu"), role).get("rss_bytes")) or 0.0 for b in blocks), default=None
+            ),
         }
         for role in roles
     }
@@ -176,7 +193,9 @@ def _checks(document: Doc, complete: bool) -> list[Json]:
     late = [b for b in blocks if (number(b.get("late")) or 0) > LATE_LIMIT * max(number(b.get("n")) or 0, 1)]
     opened = [b for b in blocks if b.get("mode") == "open loop"]
     if opened:
-        text = f"{len(late)} of {len(opened)} open-loop blocks sent more than {percent(LATE_LIMIT)} of their requests late"
+        text = (
+            f"{len(late)} of {len(opened)} open-loop blocks sent more than {percent(LATE_LIMIT)} of their requests late"
+        )
         found.append(_check("schedule kept", INCONCLUSIVE if late else OK, text))
     errors = sum(int(number(block.get("errors")) or 0) for block in blocks)
     share = errors / n if n else 0.0
@@ -189,7 +208,9 @@ def _checks(document: Doc, complete: bool) -> list[Json]:
     text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (f": {listing(invalid[:3])}{' and more' if len(invalid) > 3 else ''}" if invalid else "")  # fmt: skip
     found.append(_check("blocks", INCONCLUSIVE if invalid else OK, text))
     drifts = [str(block.get("id")) for block in blocks if block.get("drift")]
-    text = f"latency drifted inside {len(drifts)} of {len(blocks)} blocks" + (f" ({listing(drifts[:3])})" if drifts else "")
+    text = f"latency drifted inside {len(drifts)} of {len(blocks)} blocks" + (
+        f" ({listing(drifts[:3])})" if drifts else ""
+    )
     found.append(_check("drift", WARNING if drifts else OK, text))
     return [*found, *_check_comparisons(document), *_check_servers(document)]
 

@@ -50,7 +50,9 @@ def caveats(document: Doc) -> list[str]:
         lines.append(
             f"One machine with {machine['cores']} cores, shared by generator, gateway and servers; another machine may rank them otherwise."
         )
-    lines.append("Intervals over starts cover fresh starts on this machine, with these versions; not another day or build.")
+    lines.append(
+        "Intervals over starts cover fresh starts on this machine, with these versions; not another day or build."
+    )
     return lines
 
 
