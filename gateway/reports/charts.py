@@ -118,10 +118,10 @@ class Range:
 
 
 def both(name: str, title: str, description: str, heights: tuple[int, int], draw: Callable[[Drawing], None],
-         left: tuple[int, int] = (56, 46)) -> tuple[str, str]:  # fmt: skip
-    """The drawing for both widths. heights, left: of the wide and the narrow one, in pixels."""
+         left: tuple[int, int] = (56, 46), right: int = 14) -> tuple[str, str]:  # fmt: skip
+    """The drawing for both widths. heights, left: of the wide and the narrow one, in pixels; right: of the wide one."""
     drawings = []
-    frames = (("wide", WIDE, heights[0], left[0], 14), ("narrow", NARROW, heights[1], left[1], 12))
+    frames = (("wide", WIDE, heights[0], left[0], right), ("narrow", NARROW, heights[1], left[1], 12))
     for suffix, width, height, margin, right in frames:
         drawing = Drawing(Frame(width, height, left=margin, right=right))
         draw(drawing)
@@ -184,16 +184,16 @@ def row_chart(name: str, title: str, description: str, rows: Sequence[RowMarks],
         drawing.x_axis(x, ticks_of(axis, bounds, 5 if frame.narrow else 9), axis.label)
 
     wide, narrow = 28 + 38 + 38 * len(rows), 28 + 38 + 50 * len(rows)
-    return both(name, title, description, (wide, narrow), draw, (_LABEL_WIDTH, 12))
+    longest = max((len(row.text) for row in rows), default=0)
+    return both(name, title, description, (wide, narrow), draw, (_LABEL_WIDTH, 12), 14 + round(6.4 * longest))
 
 
 def _row(drawing: Drawing, row: RowMarks, x: Scale, middle: float) -> None:
     frame = drawing.frame
     drawing.segment((frame.left, middle + (9 if frame.narrow else 0)), (frame.width - frame.right, middle + (9 if frame.narrow else 0)), "grid")  # fmt: skip
     if frame.narrow:
-        drawing.text(
-            (4, middle - 8), fitted(f"{row.label} · {row.sub}" if row.sub else row.label, 56), "label", "start"
-        )
+        name = f"{row.label} · {row.sub}" if row.sub else row.label
+        drawing.text((4, middle - 8), fitted(name, 54 - (len(row.text) + 2 if row.text else 0)), "label", "start")
         middle += 9
     else:
         drawing.text((frame.left - 14, middle - (3 if row.sub else -4)), fitted(row.label, 46), "rowname", "end")
@@ -204,8 +204,10 @@ def _row(drawing: Drawing, row: RowMarks, x: Scale, middle: float) -> None:
     for mark in row.marks:
         if mark.ghost:
             _mark(drawing, mark, x, middle + 8)
-    if row.text:
-        drawing.text((frame.width - frame.right, middle - 6), row.text, "label", "end")
+    if row.text and frame.narrow:
+        drawing.text((frame.width - 4, middle - 17), row.text, "rowname", "end")
+    elif row.text:
+        drawing.text((frame.width - frame.right + 10, middle + 4), row.text, "rowname", "start")
 
 
 def _mark(drawing: Drawing, mark: Mark, x: Scale, y: float) -> None:

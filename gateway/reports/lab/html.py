@@ -50,7 +50,9 @@ def render(report: Json, sections: Mapping[str, Sequence[Picture]]) -> str:
         sections={
             name: [(p, Markup(p.wide), Markup(p.narrow)) for p in pictures] for name, pictures in sections.items()
         },
-        comparisons=[_comparison(one) for one in items(report, "comparisons")],
+        comparisons=[
+            _comparison(one) for one in sorted(items(report, "comparisons"), key=lambda c: not c.get("primary"))
+        ],
         load=_rows(report, _load),
         quantiles=_quantiles(report),
         cpu=_rows(report, _cpu),
@@ -118,7 +120,9 @@ def _quantiles(report: Json) -> list[list[Any]]:
     for one in report["conditions"]:
         for arm, found in one["arms"].items():
             kinds = (
-                (("intended", "intended_ms"), ("service", "service_ms")) if one["open"] else (("service", "service_ms"),)
+                (("intended", "intended_ms"), ("service", "service_ms"))
+                if one["open"]
+                else (("service", "service_ms"),)
             )
             for label, key in kinds:
                 told = found[key]
@@ -164,8 +168,10 @@ def _cpu(found: Json, arm: str) -> list[Any]:
 
 
 def _comparison(one: Doc) -> list[Any]:
-    head = Markup("{}: {} to {}<small>{} · {}</small>").format(
-        *(str(one.get(key)) for key in ("metric", "arm", "baseline", "protocol", "load"))
+    head = Markup("{}{}: {} to {}<small>{} · {}{}</small>").format(
+        "primary: " if one.get("primary") else "",
+        *(str(one.get(key)) for key in ("metric", "arm", "baseline", "protocol", "load")),
+        " · past the gateway" if one.get("path") == "direct" else "",
     )
     value = number(one.get("value"))
     if value is None:
@@ -183,7 +189,7 @@ def _comparison(one: Doc) -> list[Any]:
     return [
         head,
         (words.ratio(value), f"{words.interval(one)}; {words.changed(one)}"),
-        _p(one.get("p")),
+        (_p(one.get("p")), f"Holm {_p(one['p_holm'])}" if number(one.get("p_holm")) is not None else ""),
         str(one.get("n", "n/a")),
         twin,
         placed,
@@ -193,7 +199,7 @@ def _comparison(one: Doc) -> list[Any]:
 
 def _p(value: Any) -> str:
     found = number(value)
-    return "n/a" if found is None else "< 0.001" if found < 0.001 else f"{found:.3f}"
+    return "n/a" if found is None else "<\N{NO-BREAK SPACE}0.001" if found < 0.001 else f"{found:.3f}"
 
 
 def _figure(one: Doc) -> str:
@@ -222,7 +228,10 @@ def _claim(one: Doc) -> Json:
     figure = _figure(one)
     pairs = f", {one['n']} pairs" if one.get("n") else ""
     return {
-        **{k: str(one.get(k, "")) for k in ("id", "claim", "answer", "reason", "question", "estimand", "margin", "scenario")},
+        **{
+            k: str(one.get(k, ""))
+            for k in ("id", "claim", "answer", "reason", "question", "estimand", "margin", "scenario")
+        },
         "source": f"{source.get('title', 'not told')} ({source.get('author', '')}{year}; {source.get('kind', '')})",
         "scope": ", ".join(map(str, one.get("scope") or [])) or "not told",
         "figure": f"{figure}{pairs}" if figure else "",
@@ -263,7 +272,9 @@ def _capacities(results: Doc) -> list[list[Any]]:
                 words.estimate(told.get("capacity"), lambda v: f"{significant(v, 4)} /s"),
                 ("n/a", "") if used is None else (f"{used:.2f}", str(cores.get("basis", ""))),
                 words.estimate(told.get("per_core"), lambda v: f"{significant(v, 4)} /s"),
-                words.estimate(told.get("cost_per_million"), significant) if told.get("cost_per_million") else ("n/a", "no price given"),
+                words.estimate(told.get("cost_per_million"), significant)
+                if told.get("cost_per_million")
+                else ("n/a", "no price given"),
                 state,
             ]
         )
@@ -276,5 +287,13 @@ def _ratios(results: Doc) -> list[list[Any]]:
         one = part(results, key)
         if one:
             head = f"{label}: {one.get('arm', '')} to {one.get('baseline', '')}"
-            rows.append([head, words.estimate(one, words.ratio), _p(one.get("p")), str(one.get("method", "n/a")), str(one.get("verdict", "none"))])
+            rows.append(
+                [
+                    head,
+                    words.estimate(one, words.ratio),
+                    _p(one.get("p")),
+                    str(one.get("method", "n/a")),
+                    str(one.get("verdict", "none")),
+                ]
+            )
     return rows

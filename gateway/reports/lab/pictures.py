@@ -12,9 +12,12 @@ from gateway.reports.lab.shape import Condition, Doc, conditions, items, part
 
 
 def arm_index(document: Doc) -> dict[str, int]:
-    """The number of each arm, by which colour, dash and shape are chosen; GROUP/ARM has the arm's."""
+    """The number of each arm, by which colour, dash and shape are chosen, the baseline first; GROUP/ARM has the arm's."""
     names: dict[str, int] = {}
-    for full in (*part(document, "arms"), *(str(block.get("arm")) for block in items(document, "blocks"))):
+    arms = part(document, "arms")
+    order = ("baseline", "arm", "A/A")
+    first = sorted(arms, key=lambda a: order.index(r) if (r := part(arms, a).get("role")) in order else len(order))
+    for full in (*first, *(str(block.get("arm")) for block in items(document, "blocks"))):
         short = str(full).rpartition("/")[2]
         names.setdefault(short, len(names))
         names.setdefault(str(full), names[short])
@@ -34,7 +37,7 @@ def pictures(run: LabRun, report: Json) -> dict[str, list[Picture]]:
         answer = pictures_search.batching(results, index)
     elif kind == "claims":
         answer = pictures_claims.claims(results)
-    compared = items(document, "comparisons")
+    compared = sorted(items(document, "comparisons"), key=lambda c: not c.get("primary"))
     if compared or kind == "comparison":
         answer += [*pictures_effects.effects(compared, index), pictures_effects.pairs(compared, index)]
     return {
@@ -49,7 +52,14 @@ def pictures(run: LabRun, report: Json) -> dict[str, list[Picture]]:
 
 def _first(found: list[Condition], compared: list[Doc]) -> list[Condition]:
     """Conditions with a comparison first, in the comparisons' order: only some are drawn."""
+    wanted = sorted(compared, key=lambda c: not c.get("primary"))
     order: Mapping[tuple[str, str], int] = {
-        (str(c.get("protocol")), str(c.get("load"))): i for i, c in reversed(list(enumerate(compared)))
+        (str(c.get("protocol")), str(c.get(key))): i
+        for i, c in reversed(list(enumerate(wanted)))
+        for key in ("load", "name")
     }
-    return sorted(found, key=lambda one: order.get((one.protocol, one.load), len(order)))
+
+    def place(one: Condition) -> int:
+        return min(order.get((one.protocol, name), len(wanted)) for name in (one.load, *one.plan_names))
+
+    return sorted(found, key=place)

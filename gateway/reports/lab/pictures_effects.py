@@ -20,7 +20,7 @@ from gateway.reports.charts import (
     ticks_of,
 )
 from gateway.reports.lab.shape import Doc, number, part, reason_of
-from gateway.reports.lab.words import interval, ratio
+from gateway.reports.lab.words import interval, ratio, unit_of
 from gateway.reports.svg import Drawing, Frame
 from gateway.reports.words import significant
 
@@ -180,7 +180,8 @@ def _panel(drawing: Drawing, one: Doc, place: tuple[int, int, int], index: Mappi
     y = scale_of(inner, axis, bounds, vertical=True)
     ends = left + (width - left) * 0.22, left + (width - left) * 0.72
     letters = int(width / 6.6)
-    inner.text((4, 12), str(one.get("metric"))[:letters], "rowname", "start")
+    unit = unit_of(str(one.get("metric")))
+    inner.text((4, 12), f"{one.get('metric')}{', ' + unit if unit else ''}"[:letters], "rowname", "start")
     inner.text((4, 27), f"{one.get('protocol')} · {one.get('load')}"[:letters], "label", "start")
     for value, label in ticks_of(axis, bounds, 5):
         inner.segment((left, y(value)), (width - 14, y(value)), "grid")

@@ -30,9 +30,9 @@ def items(document: Any, key: str) -> list[Doc]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or the "value" of an estimate; None for anything else."""
+    """A finite number, or the "value" (else the "point") of an estimate; None for anything else."""
     if isinstance(value, Mapping):
-        value = value.get("value")
+        value = value.get("value", value.get("point"))
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -82,6 +82,11 @@ class Condition:
         return f"{head}{self.protocol} · {self.load}{'' if self.path == 'through the gateway' else ' · ' + self.path}"
 
     @property
+    def plan_names(self) -> frozenset[str]:
+        """What the plan calls this load, where it does."""
+        return frozenset(str(block["name"]) for block in self.blocks if block.get("name"))
+
+    @property
     def is_open(self) -> bool:
         """Whether arrivals were scheduled, so that intended and service latency differ."""
         return self.blocks[0].get("mode") == "open loop"
@@ -103,7 +108,13 @@ def conditions(document: Doc) -> list[Condition]:
     for block in items(document, "blocks"):
         arm = str(block.get("arm"))
         group = arm.partition("/")[0] if "/" in arm else ""
-        key = group, str(block.get("protocol")), path_name(block), ordered_load(block), load_name(block)
+        key = (
+            group,
+            str(block.get("client_protocol", block.get("protocol"))),
+            path_name(block),
+            ordered_load(block),
+            load_name(block),
+        )
         grouped.setdefault(key, []).append(block)
     return [
         Condition(group, protocol, path, load, tuple(grouped[key]))

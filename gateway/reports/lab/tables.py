@@ -34,7 +34,12 @@ def blocks_csv(report: Json) -> str:
             row += [number(told.get(stat)) for stat in _STATS]
             row += [number(part(told, q).get(end)) for q in _QUANTILES for end in ("value", "low", "high")]
         batches = part(block, "batches")
-        row += [number(batches.get("mean")), number(batches.get("fill")), block.get("valid"), "; ".join(map(str, block.get("reasons") or []))]
+        row += [
+            number(batches.get("mean")),
+            number(batches.get("fill")),
+            block.get("valid"),
+            "; ".join(map(str, block.get("reasons") or [])),
+        ]
         row += [block.get("drift"), block.get("folder")]
         writer.writerow(["" if value is None else value for value in row])
     return out.getvalue()
