@@ -16,8 +16,10 @@ def batching_cells(plan: Any, cell: Callable[..., Any], load: dict[str, Any]) ->
                 for order, arm in enumerate(("torchserve", "tfserving")):
                     name = f"{start:02d}-{arm}-b{size}-w{wait:g}"
                     found.append(
-                        cell(start, order, arm, "tfs-grpc", load, level=0.6, batch=size, wait_ms=wait, at_s=at, name=name)
-                    )  # fmt: skip
+                        cell(
+                            start, order, arm, "tfs-grpc", load, level=0.6, batch=size, wait_ms=wait, at_s=at, name=name
+                        )
+                    )
                     at += plan.seconds + 4.0
     return found
 
@@ -118,7 +120,7 @@ def batching(blocks: list[dict[str, Any]]) -> dict[str, Any]:
                 "closed_source": "generated",
             }
             side = {
-                "block": blocks[0]["id"],
+                "block": next((b["id"] for b in blocks if b["id"].endswith(f"{arm}-b{size}-w{wait:g}")), ""),
                 "concurrency": 2 * size,
                 "rate": None,
                 "throughput": top,
@@ -195,32 +197,75 @@ def batching(blocks: list[dict[str, Any]]) -> dict[str, Any]:
 def claims(blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict[str, Any]:
     """Four claims, one for each answer, with parts taken from the comparisons."""
     parts = [
-        {"label": f"{c['protocol']}, {c['load']}", "unit": "ratio", "value": c.get("value"), "low": c.get("low"),
-         "high": c.get("high"), "p": c.get("p"), "adjusted_p": c.get("p"), "n": c.get("n", 0), "answer": "inconclusive",
-         "reason": c.get("reason") or c.get("missing"), "pairs": c.get("pairs", []), "blocks": [b["id"] for b in blocks[:4]]}
+        {
+            "label": f"{c['protocol']}, {c['load']}",
+            "unit": "ratio",
+            "value": c.get("value"),
+            "low": c.get("low"),
+            "high": c.get("high"),
+            "p": c.get("p"),
+            "adjusted_p": c.get("p"),
+            "n": c.get("n", 0),
+            "answer": "inconclusive",
+            "reason": c.get("reason") or c.get("missing"),
+            "pairs": c.get("pairs", []),
+            "blocks": [b["id"] for b in blocks[:4]],
+        }
         for c in compared[:3]
-    ]  # fmt: skip
+    ]
     told = (
         ("inference-tie", "The two are equally fast at inference.", "holds here", "ratio", (1.01, 0.98, 1.04)),
         ("tf-low-latency", "TensorFlow Serving ensures low latency.", "contradicted here", "ratio", (1.18, 1.11, 1.25)),
         ("pt-memory", "PyTorch may use more memory.", "inconclusive here", "difference in MiB", (120.0, -40.0, 280.0)),
-        ("compile-speed", "torch.compile brings 1.8 to 2 times on transformers.", "the source speaks of something else",
-         "ratio", (None, None, None)),
-    )  # fmt: skip
+        (
+            "compile-speed",
+            "torch.compile brings 1.8 to 2 times on transformers.",
+            "the source speaks of something else",
+            "ratio",
+            (None, None, None),
+        ),
+    )
     found = [
-        {"id": key, "claim": text, "source": {"title": "A comparison", "author": "Somebody", "year": 2024, "url": "",
-         "kind": "blog"}, "scope": ["inference", "GPU"], "question": f"In CPU serving: {text.lower()}",
-         "estimand": "geometric mean of the ratio of p50 over pairs of starts", "margin": "5 %", "scenario": "closed loop",
-         "answer": answer, "reason": "generated", "value": value, "low": low, "high": high, "unit": unit, "confidence": 0.95,
-         "p": 0.04 if value else None, "adjusted_p": 0.12 if value else None, "n": 6 if value else 0,
-         "blocks": [b["id"] for b in blocks[:2]], "parts": parts if value else []}
+        {
+            "id": key,
+            "claim": text,
+            "source": {"title": "A comparison", "author": "Somebody", "year": 2024, "url": "", "kind": "blog"},
+            "scope": ["inference", "GPU"],
+            "question": f"In CPU serving: {text.lower()}",
+            "estimand": "geometric mean of the ratio of p50 over pairs of starts",
+            "margin": "5 %",
+            "scenario": "closed loop",
+            "answer": answer,
+            "reason": "generated",
+            "value": value,
+            "low": low,
+            "high": high,
+            "unit": unit,
+            "confidence": 0.95,
+            "p": 0.04 if value else None,
+            "adjusted_p": 0.12 if value else None,
+            "n": 6 if value else 0,
+            "blocks": [b["id"] for b in blocks[:2]],
+            "parts": parts if value else [],
+        }
         for key, text, answer, unit, (value, low, high) in told
-    ]  # fmt: skip
+    ]
     return {
         "claims": found,
         "counts": {claim["answer"]: 1 for claim in found},
         "family": {"method": "Holm", "alpha": 0.05, "size": 3, "members": [c["id"] for c in found[:3]]},
-        "groups": [{"id": "digits-r3", "model": "digits", "arms": {"torchserve": "torchserve:torchscript"},
-                    "loads": ["closed loop, 1 at a time"], "starts": 6, "wanted": 6, "minutes": 11.0, "aa": []}],
-        "stand_in": False, "figures": {},
-    }  # fmt: skip
+        "groups": [
+            {
+                "id": "digits-r3",
+                "model": "digits",
+                "arms": {"torchserve": "torchserve:torchscript"},
+                "loads": ["closed loop, 1 at a time"],
+                "starts": 6,
+                "wanted": 6,
+                "minutes": 11.0,
+                "aa": [],
+            }
+        ],
+        "stand_in": False,
+        "figures": {},
+    }

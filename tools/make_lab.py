@@ -1,4 +1,4 @@
-"""Write a GENERATED lab run directory (lab.json and blocks/): seeded, shaped like the lab's, for tests of the report and for timing it.
+"""Write a GENERATED lab run directory (lab.json and blocks/): seeded, for tests of the report and for timing it.
 
     python tools/make_lab.py OUT [--kind comparison|sweep|slo|batching|claims] [--rows N] [--starts S] [--seed K] [--scenario NAME]
 

@@ -186,7 +186,15 @@ def _check(name: str, state: str, text: str) -> Json:
 def _checks(document: Doc, complete: bool) -> list[Json]:
     """What an expert looks at before any number, each with what was found."""
     blocks = items(document, "blocks")
-    found = [_check("run complete", OK if complete else INCONCLUSIVE, "all planned blocks ran" if complete else "the run was cut short: what it measured so far is shown, without a verdict")]  # fmt: skip
+    found = [
+        _check(
+            "run complete",
+            OK if complete else INCONCLUSIVE,
+            "all planned blocks ran"
+            if complete
+            else "the run was cut short: what it measured so far is shown, without a verdict",
+        )
+    ]
     if not blocks:
         return [*found, _check("blocks", INCONCLUSIVE, "no block was measured")]
     n = sum(int(number(block.get("n")) or 0) for block in blocks)
@@ -199,13 +207,21 @@ def _checks(document: Doc, complete: bool) -> list[Json]:
         found.append(_check("schedule kept", INCONCLUSIVE if late else OK, text))
     errors = sum(int(number(block.get("errors")) or 0) for block in blocks)
     share = errors / n if n else 0.0
-    found.append(_check("errors", OK if share <= 0.01 else WARNING, f"{errors} of {n} requests failed ({percent(share)}); they stay in the denominator"))  # fmt: skip
+    found.append(
+        _check(
+            "errors",
+            OK if share <= 0.01 else WARNING,
+            f"{errors} of {n} requests failed ({percent(share)}); they stay in the denominator",
+        )
+    )
     judged, wrong = (sum(int(number(block.get(key)) or 0) for block in blocks) for key in ("judged", "wrong"))
     text = f"{wrong} of {judged} judged answers were wrong" if judged else "no answer was judged"
     found.append(_check("answers", FAILED if wrong else OK if judged else WARNING, text))
     found += [_saturation(blocks, role) for role in ("generator", "gateway")]
     invalid = [str(block.get("id")) for block in blocks if not block.get("valid", True)]
-    text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (f": {listing(invalid[:3])}{' and more' if len(invalid) > 3 else ''}" if invalid else "")  # fmt: skip
+    text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (
+        f": {listing(invalid[:3])}{' and more' if len(invalid) > 3 else ''}" if invalid else ""
+    )
     found.append(_check("blocks", INCONCLUSIVE if invalid else OK, text))
     drifts = [str(block.get("id")) for block in blocks if block.get("drift")]
     text = f"latency drifted inside {len(drifts)} of {len(blocks)} blocks" + (
@@ -233,7 +249,10 @@ def _check_comparisons(document: Doc) -> list[Json]:
     aa = [(part(c, "aa"), c) for c in compared if "aa" in c and "missing" not in part(c, "aa")]
     biased = [c for one, c in aa if not one.get("unbiased", True)]
     blind = [c for one, c in aa if not one.get("resolves", True)]
-    text = f"{len(biased)} of {len(aa)} A/A intervals miss 1 (about {0.05 * len(aa):.1f} do by chance); {len(blind)} are wider than the margin"
+    text = (
+        f"{len(biased)} of {len(aa)} A/A intervals miss no effect (about {0.05 * len(aa):.1f} do by chance); "
+        f"{len(blind)} are wider than the margin"
+    )
     state = INCONCLUSIVE if biased else WARNING if blind or not aa else OK
     pairs = [int(number(c.get("n")) or 0) for c in compared if "n" in c]
     few = f"{min(pairs, default=0)} pairs of starts at least (needed: {MIN_STARTS})"
@@ -250,7 +269,14 @@ def _check_servers(document: Doc) -> list[Json]:
     if proved:
         ok = proved.get("ok")
         state = WARNING if ok is None else OK if ok else FAILED
-        checks.append(_check("parity", state, "the proof that all arms serve the same model " + ("passed" if ok else "failed" if ok is False else "is not told")))  # fmt: skip
+        checks.append(
+            _check(
+                "parity",
+                state,
+                "the proof that all arms serve the same model "
+                + ("passed" if ok else "failed" if ok is False else "is not told"),
+            )
+        )
     stand_ins = [name for name, arm in part(document, "arms").items() if isinstance(arm, dict) and arm.get("stand_in")]
     if stand_ins:
         text = f"{listing(stand_ins)}: a stand-in answered; no verdict on the real server's speed follows"

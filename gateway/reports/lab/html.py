@@ -286,7 +286,7 @@ def _ratios(results: Doc) -> list[list[Any]]:
     for key, label in (("ratio", "capacity"), ("ratio_per_core", "capacity per core")):
         one = part(results, key)
         if one:
-            head = f"{label}: {one.get('arm', '')} to {one.get('baseline', '')}"
+            head = f"{label}: {one['arm']} to {one.get('baseline', '')}" if "arm" in one else label
             rows.append(
                 [
                     head,

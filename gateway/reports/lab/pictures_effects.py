@@ -74,16 +74,33 @@ def _forest(mine: Sequence[Doc], unit: str, title: str, index: Mapping[str, int]
     ]
     shaded = "" if band is None else f" The shaded zone is the margin, {ratio(band[0])} to {ratio(band[1])}."
     description = (
-        f"Each row: {first.get('arm')} against {first.get('baseline')} with its 95% interval over pairs of starts; below it, faint, "
-        f"the A/A comparison of two equal arms.{shaded} {'; '.join(sentences)}."
+        f"Each row: {first.get('arm')} against {first.get('baseline')} with its 95% interval over pairs of starts; below it, "
+        f"faint, the A/A comparison of two equal arms.{shaded} {'; '.join(sentences)}."
     )
     note = f"The first {EFFECT_ROWS} of {len(told)} are drawn." if len(told) > EFFECT_ROWS else ""
     wide, narrow = row_chart(name, title, description, rows, axis)
     return Picture(name, title, description, wide, narrow, (), _HEADER, tuple(_row(c) for c in mine), note)
 
 
-_HEADER = ("metric", "arm", "baseline", "protocol", "load", "unit", "value", "low", "high", "p", "pairs", "margin",
-           "A/A value", "A/A low", "A/A high", "verdict", "reason")  # fmt: skip
+_HEADER = (
+    "metric",
+    "arm",
+    "baseline",
+    "protocol",
+    "load",
+    "unit",
+    "value",
+    "low",
+    "high",
+    "p",
+    "pairs",
+    "margin",
+    "A/A value",
+    "A/A low",
+    "A/A high",
+    "verdict",
+    "reason",
+)
 
 
 def _row(one: Doc) -> tuple[Value, ...]:
@@ -162,7 +179,8 @@ def _pairs(one: Doc) -> list[tuple[float, float, str]]:
 def _sentence(one: Doc) -> str:
     found = _pairs(one)
     higher = sum(b > a for a, b, _ in found)
-    return f"{one.get('metric')}, {one.get('protocol')}, {one.get('load')}: {one.get('arm')} is higher in {higher} of {len(found)} pairs"
+    where = f"{one.get('metric')}, {one.get('protocol')}, {one.get('load')}"
+    return f"{where}: {one.get('arm')} is higher in {higher} of {len(found)} pairs"
 
 
 def _panel(drawing: Drawing, one: Doc, place: tuple[int, int, int], index: Mapping[str, int]) -> None:

@@ -148,7 +148,10 @@ def _over_run(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[str,
                     (x(begin), drawing.frame.top), (x(begin), drawing.frame.height - drawing.frame.bottom), "event"
                 )
             middles = [x(begin + s + time.width / 2) for s in time.start_s]
-            p50, p95 = ([None if v is None else (m, y(v)) for m, v in zip(middles, line, strict=True)] for line in (time.p50_ms, time.p95_ms))  # fmt: skip
+            p50, p95 = (
+                [None if v is None else (m, y(v)) for m, v in zip(middles, line, strict=True)]
+                for line in (time.p50_ms, time.p95_ms)
+            )
             drawing.band(p95, p50, f"band arm{i}")
             drawing.line(p95, f"thin arm{i}")
             drawing.line(p50, f"line solid arm{i}")
@@ -166,10 +169,20 @@ def _over_run(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[str,
         + (f"p95 of a step at most {milliseconds(max(told))}." if told else "No step has enough answers for a p95.")
     )
     shown: list[tuple[Value, ...]] = [
-        (str(b.get("id")), str(b.get("arm")), b.get("replicate"), time.start_s[k], time.requests[k], time.errors[k],
-         time.p50_ms[k], time.p95_ms[k], time.p99_ms[k])
-        for b, time in mine for k in range(len(time.start_s))
-    ]  # fmt: skip
+        (
+            str(b.get("id")),
+            str(b.get("arm")),
+            b.get("replicate"),
+            time.start_s[k],
+            time.requests[k],
+            time.errors[k],
+            time.p50_ms[k],
+            time.p95_ms[k],
+            time.p99_ms[k],
+        )
+        for b, time in mine
+        for k in range(len(time.start_s))
+    ]
     header = ("block", "arm", "start", "from s", "requests", "failed", "p50 ms", "p95 ms", "p99 ms")
     wide, narrow = both(name, title, description, (300, 280), draw)
     return Picture(

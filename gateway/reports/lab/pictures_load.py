@@ -22,17 +22,24 @@ from gateway.reports.lab.shape import Condition, number, of_blocks, part
 from gateway.reports.svg import Drawing, linear_ticks
 from gateway.reports.words import listing, milliseconds, percent, significant
 
-PARTS = (("queue", "queue in the server"), ("compute", "server without its queue"), ("codec", "codec"), ("gateway", "gateway"),
-         ("rest", "client and network"))  # fmt: skip
+PARTS = (
+    ("queue", "queue in the server"),
+    ("compute", "server without its queue"),
+    ("codec", "codec"),
+    ("gateway", "gateway"),
+    ("rest", "client and network"),
+)
 ROWS = 36
-BATCH_PANELS = 6
+BATCH_PANELS = 12
 
 
 def throughput_latency(found: Sequence[Condition], index: Mapping[str, int]) -> list[Picture]:
     """For each protocol, path and kind of loop with several loads: p50 and p99 over what was achieved, a point a block."""
     groups: dict[tuple[str, str, str], list[Condition]] = {}
     for one in found:
-        groups.setdefault((one.group, one.protocol, "open loop" if one.is_open else "closed loop"), []).append(one)
+        groups.setdefault(
+            (one.group if "/" in one.arms[0] else "", one.protocol, "open loop" if one.is_open else "closed loop"), []
+        ).append(one)
     pictures = []
     for (group, protocol, mode), mine in groups.items():
         if len({one.load for one in mine}) >= 3:
@@ -60,16 +67,24 @@ def _curve(label: str, mine: Sequence[Condition], index: Mapping[str, int]) -> P
             css = "line" if quantile == "p50" else "dotted"
             series.append(Series(f"{arm} {quantile}", index.get(arm, 0), tuple(known), css, marks=True))
             if known:
-                sentences.append(f"{arm}: {quantile} from {milliseconds(known[0][1])} at {known[0][0]:.0f} /s to {milliseconds(known[-1][1])} at {known[-1][0]:.0f} /s")  # fmt: skip
+                (first, last) = known[0], known[-1]
+                sentences.append(f"{arm}: {quantile} from {_at(first)} to {_at(last)}")
     if not any(one.points for one in series):
         return Picture(name, title, "No load has both a rate and a quantile.")
     told_by = "counted from the scheduled time" if mine[0].is_open else "service latency"
-    description = f"Lines: p50, dotted: p99 ({told_by}) over achieved requests per second, with 95% intervals over starts. {'; '.join(sentences)}."
+    description = (
+        f"Lines: p50, dotted: p99 ({told_by}) over achieved requests per second, with 95% intervals over starts. "
+        f"{'; '.join(sentences)}."
+    )
     axes = Axis("achieved requests per second", zero=True), Axis("ms (logarithmic)", log=True)
     wide, narrow = xy_chart(name, title, description, series, axes)
     legend = tuple((arm, index.get(arm, 0)) for arm in dict.fromkeys(a for one in mine for a in one.arms))
     header = ("arm", "load", "quantile", "blocks", "achieved /s", "ms", "low ms", "high ms")
     return Picture(name, title, description, wide, narrow, legend, header, tuple(rows))
+
+
+def _at(point: Sequence[float]) -> str:
+    return f"{milliseconds(point[1])} at {point[0]:.0f} /s"
 
 
 def batch_sizes(told: Sequence[Json], index: Mapping[str, int]) -> Picture:
@@ -81,8 +96,10 @@ def batch_sizes(told: Sequence[Json], index: Mapping[str, int]) -> Picture:
         return Picture(name, title, "No server told its batch sizes.")
     rows: list[tuple[Value, ...]] = [
         (one["name"], arm, batch["source"], bucket["size"], bucket["batches"], bucket["share"])
-        for one, mine in panels for arm, batch in mine.items() for bucket in batch["buckets"]
-    ]  # fmt: skip
+        for one, mine in panels
+        for arm, batch in mine.items()
+        for bucket in batch["buckets"]
+    ]
     drawn = [pair for pair in panels if any(len(b["buckets"]) > 1 for b in pair[1].values())][:BATCH_PANELS] or panels[
         :1
     ]
@@ -94,8 +111,7 @@ def batch_sizes(told: Sequence[Json], index: Mapping[str, int]) -> Picture:
             _histogram(drawing, one["name"], mine, (place % columns, place // columns, columns), index)
 
     sentences = [
-        f"{one['name']}: {listing([f'{arm} mean ' + (significant(b['mean']) if b['mean'] else 'not told') for arm, b in mine.items()])}"
-        for one, mine in drawn
+        f"{one['name']}: {listing([f'{arm} mean {_mean(b)}' for arm, b in mine.items()])}" for one, mine in drawn
     ]
     silent = sorted({arm for one in told for arm, v in one["arms"].items() if "buckets" not in v["batches"]})
     note = f"Not told by the server in some blocks: {listing(silent)}." if silent else ""
@@ -103,8 +119,21 @@ def batch_sizes(told: Sequence[Json], index: Mapping[str, int]) -> Picture:
     deep = [-(-len(drawn) // columns) for columns in across]
     wide, narrow = both(name, title, description, (230 * deep[0], 230 * deep[1]), draw)
     arms = dict.fromkeys(arm for _, mine in drawn for arm in mine)
-    return Picture(name, title, description, wide, narrow, tuple((a, index.get(a, 0)) for a in arms),
-                   ("condition", "arm", "source", "batch size", "batches", "share"), tuple(rows), note)  # fmt: skip
+    return Picture(
+        name,
+        title,
+        description,
+        wide,
+        narrow,
+        tuple((a, index.get(a, 0)) for a in arms),
+        ("condition", "arm", "source", "batch size", "batches", "share"),
+        tuple(rows),
+        note,
+    )
+
+
+def _mean(batch: Json) -> str:
+    return significant(batch["mean"]) if batch["mean"] else "not told"
 
 
 def _histogram(
@@ -251,14 +280,24 @@ def processes(told: Sequence[Json]) -> Picture:
     axis = Axis("cores (mean over the blocks)", zero=True, lines=((0.7, "0.7"),))
     most = max((m.value or 0.0, row.label, row.sub) for row in rows for m in row.marks)
     description = (
-        "Mean cores by loaded arm and condition: the loaded server, the gateway, the generator, and all idle servers together. Generator "
-        f"and gateway right of the dashed line (0.7 of a core) shape what is measured. Most: {most[0]:.2f} cores ({most[1]}, {most[2]})."
+        "Mean cores by loaded arm and condition: the loaded server, the gateway, the generator, and all idle servers together. "
+        "Generator and gateway right of the dashed line (0.7 of a core) shape what is measured. "
+        f"Most: {most[0]:.2f} cores ({most[1]}, {most[2]})."
     )
     wide, narrow = row_chart(name, title, description, rows[:ROWS], axis)
     legend = (("loaded server", 0), ("gateway", 1), ("generator", 2), ("idle servers together", 3))
     header = ("condition", "loaded arm", "process", "cores, mean", "memory, peak bytes")
-    return Picture(name, title, description, wide, narrow, legend, header, tuple(figures),
-                   f"The first {ROWS} rows are drawn." if len(rows) > ROWS else "")  # fmt: skip
+    return Picture(
+        name,
+        title,
+        description,
+        wide,
+        narrow,
+        legend,
+        header,
+        tuple(figures),
+        f"The first {ROWS} rows are drawn." if len(rows) > ROWS else "",
+    )
 
 
 def saturation(found: Sequence[Condition]) -> Picture:

@@ -10,13 +10,18 @@ from gateway.reports.lab.shape import Doc, items, number, part, reason_of
 from gateway.reports.svg import Drawing
 from gateway.reports.words import listing, milliseconds, percent, significant
 
+LEAST = 0.0005
+"""A smaller share has no place on a logarithmic axis."""
+
 
 def capacity(results: Doc, index: Mapping[str, int]) -> list[Picture]:
     """Share over the objective by rate with its monotone fit, and every arm's capacity with its interval."""
     arms = part(results, "arms")
-    return [_over(results, arms, index), _capacities(arms, index)] if arms else [
-        Picture("capacity", "Capacity", "The run ended before a capacity was known.")
-    ]  # fmt: skip
+    return (
+        [_over(results, arms, index), _capacities(arms, index)]
+        if arms
+        else [Picture("capacity", "Capacity", "The run ended before a capacity was known.")]
+    )
 
 
 def _over(results: Doc, arms: Doc, index: Mapping[str, int]) -> Picture:
@@ -27,8 +32,8 @@ def _over(results: Doc, arms: Doc, index: Mapping[str, int]) -> Picture:
     for arm, told in arms.items():
         curve = items(told, "curve")
         points = [(number(p.get("rate")), number(p.get("over")), number(p.get("fitted"))) for p in curve]
-        seen = tuple((r, o) for r, o, _ in points if r is not None and o is not None)
-        fitted_line = tuple((r, f) for r, _, f in points if r is not None and f is not None)
+        seen = tuple((r, max(o, LEAST)) for r, o, _ in points if r is not None and o is not None)
+        fitted_line = tuple((r, max(f, LEAST)) for r, _, f in points if r is not None and f is not None)
         series += [Series(arm, index.get(arm, 0), fitted_line), Series(arm, index.get(arm, 0), seen, "", marks=True)]
         rows += [
             (
@@ -48,13 +53,13 @@ def _over(results: Doc, arms: Doc, index: Mapping[str, int]) -> Picture:
         return Picture(name, title, "No rate of the grid was measured.")
     aim = f"p{number(slo.get('percentile')) or 99:g} at most {number(slo.get('threshold_ms')) or 0:g} ms"
     description = (
-        f"Points: share of requests slower than {number(slo.get('threshold_ms')) or 0:g} ms, failed or never sent (all count as over); "
-        f"lines: the monotone fit. Dashed: {percent(limit)}, the objective ({aim}). {listing(sentences)}."
+        f"Points: share of requests slower than {number(slo.get('threshold_ms')) or 0:g} ms, failed or never sent "
+        f"(all count as over); lines: the monotone fit; less than {percent(LEAST)} is drawn there. "
+        f"Dashed: {percent(limit)}, the objective ({aim}). {listing(sentences)}."
     )
-    write = lambda value: f"{100 * value:g}%"  # noqa: E731
     axes = (
         Axis("offered requests per second", zero=True),
-        Axis("share over", zero=True, lines=((limit, percent(limit)),), write=write),
+        Axis("share over (logarithmic)", log=True, lines=((limit, percent(limit)),), write=percent),
     )
     wide, narrow = xy_chart(name, title, description, series, axes)
     header = ("arm", "rate /s", "n", "share over", "share failed", "fitted", "p50 ms", "p99 ms", "server cores")
@@ -123,15 +128,27 @@ def _front(results: Doc, cells: list[Doc], rate: float | None, index: Mapping[st
         for one in mine:
             fast, p99 = _value(one, "saturated", "throughput"), _value(one, "open", "p99")
             on = (one.get("max_batch"), number(one.get("wait_ms"))) in front
-            rows.append((arm, one.get("max_batch"), number(one.get("wait_ms")), str(one.get("stage")), fast,
-                         _value(one, "saturated", "p99"), _value(one, "open", "p50"), p99, "yes" if on else "no",
-                         str(bool(part(one, "saturated").get("valid", True)) and bool(part(one, "open").get("valid", True)))))  # fmt: skip
+            rows.append(
+                (
+                    arm,
+                    one.get("max_batch"),
+                    number(one.get("wait_ms")),
+                    str(one.get("stage")),
+                    fast,
+                    _value(one, "saturated", "p99"),
+                    _value(one, "open", "p50"),
+                    p99,
+                    "yes" if on else "no",
+                    str(bool(part(one, "saturated").get("valid", True)) and bool(part(one, "open").get("valid", True))),
+                )
+            )
             if fast is not None and p99 is not None:
                 dots.append((fast, p99))
                 if on:
                     line.append((fast, p99, _setting(one)))
         ordered = sorted(line)
-        series.append(Series(arm, index.get(arm, 0), tuple((f, p) for f, p, _ in ordered)))
+        front_line = tuple((f, p) for f, p, _ in ordered)
+        series.append(Series(arm, index.get(arm, 0), front_line, labels=tuple(text for *_, text in ordered)))
         series.append(Series(arm, index.get(arm, 0), tuple(dots), "", marks=True))
         if ordered:
             sentences.append(
@@ -139,8 +156,8 @@ def _front(results: Doc, cells: list[Doc], rate: float | None, index: Mapping[st
             )
     at = f"{rate:g} /s" if rate else "the open rate"
     description = (
-        f"A point for each setting (rows x wait): throughput at saturation, right is better, against p99 at {at}, lower is better; the "
-        f"line joins the settings that nothing beats in both. {'; '.join(sentences)}."
+        f"A point for each setting (rows x wait): throughput at saturation, right is better, against p99 at {at}, lower is "
+        f"better; the line joins the settings that nothing beats in both. {'; '.join(sentences)}."
     )
     axes = Axis("requests per second at saturation", zero=True), Axis(f"p99 at {at}, ms", zero=True)
     wide, narrow = xy_chart(name, title, description, series, axes)
@@ -165,9 +182,14 @@ def _grids(cells: list[Doc], rate: float | None) -> list[Picture]:
     """Two shaded tables, both arms side by side: throughput at saturation and p99 at the open rate."""
     at = f"{rate:g} /s" if rate else "the open rate"
     return [
-        _grid(cells, "saturated", "throughput", ("batching-throughput", "Throughput at saturation by batch size and wait", "requests per second")),
+        _grid(
+            cells,
+            "saturated",
+            "throughput",
+            ("batching-throughput", "Throughput at saturation by batch size and wait", "requests per second"),
+        ),
         _grid(cells, "open", "p99", ("batching-p99", f"p99 at {at} by batch size and wait", "ms")),
-    ]  # fmt: skip
+    ]
 
 
 def _grid(cells: list[Doc], side: str, key: str, names: tuple[str, str, str]) -> Picture:
@@ -198,18 +220,23 @@ def _grid(cells: list[Doc], side: str, key: str, names: tuple[str, str, str]) ->
                     seen = value.get((arm, size, wait))
                     left = x0 + 48 + slot * column
                     shade = 0.0 if seen is None or high <= low else (seen - low) / (high - low)
-                    drawing.parts.append(f'<rect class="cell" x="{left:.1f}" y="{at:.1f}" width="{slot - 2:.1f}" height="28" fill-opacity="{0.06 + 0.5 * shade:.2f}"/>')  # fmt: skip
-                    drawing.text(
-                        (left + slot / 2 - 1, at + 19), "n/a" if seen is None else significant(seen), "celltext"
-                    )
+                    place_ = f'x="{left:.1f}" y="{at:.1f}" width="{slot - 2:.1f}" height="28"'
+                    opacity = 0.0 if seen is None else 0.08 + 0.5 * shade
+                    drawing.parts.append(f'<rect class="cell" {place_} fill-opacity="{opacity:.2f}"/>')
+                    drawing.text((left + slot / 2 - 1, at + 19), "" if seen is None else significant(seen), "celltext")
             for column, wait in enumerate(waits):
                 drawing.text((x0 + 48 + slot * (column + 0.5), y0 + 24 + 30 * len(sizes) + 15), f"{wait:g} ms", "label")
-            drawing.text((x0 + 4, y0 + 24 + 30 * len(sizes) + 32), f"rows: maximum batch size; columns: wait; figures: {unit}" if place == 0 else "", "label", "start")  # fmt: skip
+            drawing.text(
+                (x0 + 4, y0 + 24 + 30 * len(sizes) + 32),
+                f"rows: maximum batch size; columns: wait; figures: {unit}" if place == 0 else "",
+                "label",
+                "start",
+            )
 
     best = [(v, k) for k, v in value.items() if v is not None]
     extreme = max(best) if key == "throughput" else min(best)
     description = (
-        f"{unit[0].upper() + unit[1:]} for every maximum batch size (rows) and wait (columns), an arm a table; darker is more. "
+        f"In {unit}, for every maximum batch size (rows) and wait (columns), an arm a table; darker is more. "
         f"Best: {significant(extreme[0])} {unit} with {extreme[1][0]}, {extreme[1][1]} x {extreme[1][2]:g} ms."
     )
     one = 46 + 30 * len(sizes) + 26
@@ -222,32 +249,55 @@ def _how_closed(cells: list[Doc], index: Mapping[str, int]) -> Picture:
     """Fill, queue wait and how batches were closed, by setting: the table matters more than the picture."""
     name, title = "batching-fill", "How full batches were, and how long rows waited"
     rows: list[tuple[Value, ...]] = []
-    drawn = []
+    drawn: dict[str, list[Mark]] = {}
     for one in cells:
         for side in ("saturated", "open"):
             told = part(one, side)
             batches, queue = part(told, "batches"), part(told, "queue")
             fill = number(batches.get("fill"))
-            rows.append((str(one.get("arm")), one.get("max_batch"), number(one.get("wait_ms")), side, number(batches.get("mean")), fill,
-                         number(batches.get("full")), number(batches.get("timeout")), *_waits(queue),
-                         number(part(told, "padding").get("share")), str(batches.get("source") or reason_of(batches))))  # fmt: skip
-            if side == "saturated" and fill is not None and int(number(one.get("max_batch")) or 1) > 1:
-                drawn.append(
-                    RowMarks(
-                        f"{one.get('arm')}", _setting(one), (Mark(fill, None, None, index.get(str(one.get("arm")), 0)),)
-                    )
+            rows.append(
+                (
+                    str(one.get("arm")),
+                    one.get("max_batch"),
+                    number(one.get("wait_ms")),
+                    side,
+                    number(batches.get("mean")),
+                    fill,
+                    number(batches.get("full")),
+                    number(batches.get("timeout")),
+                    *_waits(queue),
+                    number(part(told, "padding").get("share")),
+                    str(batches.get("source") or reason_of(batches)),
                 )
-    header = ("arm", "max batch", "wait ms", "load", "mean batch", "fill", "share closed full", "share closed by timeout", "queue p50 ms, at least",
-              "queue p50 ms, at most", "queue p99 ms, at least", "queue p99 ms, at most", "share of padding", "source")  # fmt: skip
+            )
+            if side == "saturated" and fill is not None and int(number(one.get("max_batch")) or 1) > 1:
+                mark = Mark(fill, None, None, index.get(str(one.get("arm")), 0))
+                drawn.setdefault(_setting(one), []).append(mark)
+    header = (
+        "arm",
+        "max batch",
+        "wait ms",
+        "load",
+        "mean batch",
+        "fill",
+        "share closed full",
+        "share closed by timeout",
+        "queue p50 ms, at least",
+        "queue p50 ms, at most",
+        "queue p99 ms, at least",
+        "queue p99 ms, at most",
+        "share of padding",
+        "source",
+    )
     if not drawn:
         return Picture(name, title, "No server told its batches.", header=header, rows=tuple(rows))
-    drawn.sort(key=lambda row: (row.label, -(row.marks[0].value or 0.0)))
     description = (
-        "Mean batch over the maximum (fill ratio) at saturation, by setting (rows x wait); 100% is a full batch every time. The table "
-        "also holds the open rate, queue waits, padding, and how batches were closed."
+        "Mean batch over the maximum (fill ratio) at saturation, by setting (rows x wait); 100% is a full batch every time. The "
+        "table also holds the open rate, queue waits, padding, and how batches were closed."
     )
-    write = lambda value: f"{100 * value:g}%"  # noqa: E731
-    wide, narrow = row_chart(name, title, description, drawn[:36], Axis("fill ratio", zero=True, write=write))
+    marks = [RowMarks(setting, "", tuple(found)) for setting, found in drawn.items()]
+    axis = Axis("fill ratio", zero=True, lines=((1.0, "full"),), write=percent)
+    wide, narrow = row_chart(name, title, description, marks[:36], axis)
     legend = tuple((a, index.get(a, 0)) for a in dict.fromkeys(str(c.get("arm")) for c in cells))
     return Picture(name, title, description, wide, narrow, legend, header, tuple(rows))
 

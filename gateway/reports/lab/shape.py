@@ -103,11 +103,14 @@ class Condition:
 
 
 def conditions(document: Doc) -> list[Condition]:
-    """All conditions, by group, protocol, path and load. A claims document's groups are told apart by the arm's prefix."""
+    """All conditions, by group, protocol, path and load. Groups: a claims
+    document's by the arm's prefix, a batching search's settings.
+    """
     grouped: dict[tuple[Any, ...], list[Doc]] = {}
+    settings = batch_settings(part(document, "results"))
     for block in items(document, "blocks"):
         arm = str(block.get("arm"))
-        group = arm.partition("/")[0] if "/" in arm else ""
+        group = arm.partition("/")[0] if "/" in arm else settings.get(str(block.get("id")), "")
         key = (
             group,
             str(block.get("client_protocol", block.get("protocol"))),
@@ -121,6 +124,17 @@ def conditions(document: Doc) -> list[Condition]:
         for key in sorted(grouped)
         for group, protocol, path, _, load in (key,)
     ]
+
+
+def batch_settings(results: Doc) -> dict[str, str]:
+    """Block id -> "16 x 1 ms" (rows x wait) of a batching search: blocks of different settings are not one condition."""
+    found = {}
+    for cell in items(results, "cells"):
+        for side in ("saturated", "open"):
+            block = part(cell, side).get("block")
+            if block is not None:
+                found[str(block)] = f"{cell.get('max_batch')} x {number(cell.get('wait_ms')) or 0:g} ms"
+    return found
 
 
 def over_starts(values: Sequence[tuple[Any, float | None, str]]) -> Json:
@@ -141,8 +155,15 @@ def over_starts(values: Sequence[tuple[Any, float | None, str]]) -> Json:
     plain = [value for _, value in known]
     if min(plain) <= 0.0:
         mean = sum(sum(v) / len(v) for v in by_start.values()) / len(by_start)
-        return {"value": mean, "low": None, "high": None, "starts": len(by_start), "min": min(plain), "max": max(plain),
-                "reason": "no interval on logs: a value is 0"}  # fmt: skip
+        return {
+            "value": mean,
+            "low": None,
+            "high": None,
+            "starts": len(by_start),
+            "min": min(plain),
+            "max": max(plain),
+            "reason": "no interval on logs: a value is 0",
+        }
     logs = [sum(math.log(value) for value in found) / len(found) for found in by_start.values()]
     return {**_t(logs), "starts": len(logs), "min": min(plain), "max": max(plain)}
 

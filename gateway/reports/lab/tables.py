@@ -9,8 +9,20 @@ from gateway.reports.jsonable import Json
 from gateway.reports.lab.shape import items, number, part
 
 _PLAIN = ("id", "replicate", "order", "arm", "path", "protocol", "mode")
-_COUNTS = ("n", "errors", "late", "dropped", "wrong", "judged", "offered", "achieved", "goodput", "generator_us", "start_seconds",
-           "discarded_s")  # fmt: skip
+_COUNTS = (
+    "n",
+    "errors",
+    "late",
+    "dropped",
+    "wrong",
+    "judged",
+    "offered",
+    "achieved",
+    "goodput",
+    "generator_us",
+    "start_seconds",
+    "discarded_s",
+)
 _TIMES = ("service_ms", "intended_ms", "upstream_ms", "gateway_ms", "codec_ms", "queue_ms")
 _STATS = ("n", "mean", "sd", "max")
 _QUANTILES = ("p50", "p90", "p95", "p99", "p999")

@@ -18,8 +18,8 @@ KINDS = {
     "sweep": "Throughput-latency sweep. One arm is loaded at a time, at growing concurrency or rate; it shows where each server "
     "bends, and it decides nothing between arms.",
     "batching": "Batching search. Batch size and wait are set on both servers in equal terms, one server loaded at a time.",
-    "claims": "Table of published claims, each made a question about CPU serving and answered by comparisons of arms, loaded one at "
-    "a time.",
+    "claims": "Table of published claims, each made a question about CPU serving and answered by comparisons of arms, loaded one "
+    "at a time.",
 }
 CLOSED = (
     "Closed loop: so many requests are always under way, and the next is sent when one comes back. A slow server is asked less "
@@ -49,7 +49,7 @@ def caveats(document: Doc) -> list[str]:
     machine = part(document, "machine")
     if machine.get("cores"):
         lines.append(
-            f"One machine with {machine['cores']} cores, shared by generator, gateway and servers; another machine may rank them otherwise."
+            f"One machine with {machine['cores']} cores, shared by generator, gateway and servers; another may rank them otherwise."
         )
     lines.append(
         "Intervals over starts cover fresh starts on this machine, with these versions; not another day or build."
@@ -142,9 +142,22 @@ def block_row(block: Doc) -> list[str]:
 
 
 BLOCK_HEADER = (
-    "block", "start.order", "arm", "n", "errors", "late", "dropped", "offered /s", "achieved /s", "goodput /s", "p50", "p95", "p99",
-    "server cores", "state",
-)  # fmt: skip
+    "block",
+    "start.order",
+    "arm",
+    "n",
+    "errors",
+    "late",
+    "dropped",
+    "offered /s",
+    "achieved /s",
+    "goodput /s",
+    "p50",
+    "p95",
+    "p99",
+    "server cores",
+    "state",
+)
 
 
 def blocks_of(document: Doc) -> list[list[str]]:
