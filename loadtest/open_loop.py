@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,13 +231,11 @@ def ledger_columns(columns: dict[str, Any], protocol: str, arm: str, start_ns: i
 
 
 def _count(made: dict[str, list[Any]], tallies: Tallies, service: Tallies) -> None:
-    for row, due in zip(_rows(made), made[DUE], strict=True):
-        if row[0] is None:
-            continue
-        # in the window by the time it was due, or a late generator would move its worst requests out of it
-        service.see((due, *row[1:]))
-        tallies.see((due, row[1] + row[0] - due, *row[2:]))
-
-
-def _rows(made: dict[str, list[Any]]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(made[name] for name in Row._fields), strict=True)
+    sent = [place for place, value in enumerate(made["send_ns"]) if value is not None]
+    kept = {name: [made[name][place] for place in sent] for name in (*Row._fields, DUE)}
+    # in the window by the time it was due, or a late generator would move its worst requests out of it
+    due = np.array(kept[DUE], dtype=np.int64)
+    lag = np.array(kept["send_ns"], dtype=np.int64) - due
+    service.see({**kept, "send_ns": kept[DUE]})
+    latency = np.array(kept["latency_ns"], dtype=np.int64) + lag
+    tallies.see({**kept, "send_ns": kept[DUE], "latency_ns": latency.tolist()})

@@ -46,25 +46,32 @@ class Tally:
 
 
 class Tallies:
-    """Counts a ledger row by row; only rows of the window count."""
+    """Counts a ledger stretch by stretch; only rows of the window count."""
 
     def __init__(self, window: Window) -> None:
         self._window = window
         self.by: dict[tuple[str, str], Tally] = {}
 
-    def see(self, row: Sequence[Any]) -> None:
-        """One ledger row, in the ledger's order of columns."""
-        if not self._window.start_ns <= row[0] < self._window.end_ns:
-            return
-        tally = self.by.setdefault((row[4], row[2]), Tally())
-        tally.requests += 1
-        if row[8]:
-            tally.errors[row[8]] += 1
-        else:
-            tally.latency_ns.append(row[1])
-        if row[10] is not None:
-            tally.judged += 1
-            tally.right += bool(row[10])
+    def see(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """A stretch of the ledger, by its columns."""
+        send = np.array(columns["send_ns"], dtype=np.int64)
+        inside = (send >= self._window.start_ns) & (send < self._window.end_ns)
+        codes: dict[tuple[str, str], int] = {}
+        places = zip(columns["arm"], columns["protocol"], strict=True)
+        place = np.fromiter((codes.setdefault(pair, len(codes)) for pair in places), np.int64, send.size)
+        failed = np.fromiter(map(bool, columns["error"]), np.bool_, send.size)
+        correct = np.fromiter((-1 if value is None else value for value in columns["correct"]), np.int8, send.size)
+        latency = np.array(columns["latency_ns"], dtype=np.int64)
+        for pair, code in codes.items():
+            mine = inside & (place == code)
+            if not mine.any():
+                continue
+            tally = self.by.setdefault(pair, Tally())
+            tally.requests += int(mine.sum())
+            tally.errors.update(columns["error"][i] for i in np.flatnonzero(mine & failed).tolist())
+            tally.latency_ns += latency[mine & ~failed].tolist()
+            tally.judged += int((correct[mine] >= 0).sum())
+            tally.right += int((correct[mine] == 1).sum())
 
     def arms(self) -> dict[str, Tally]:
         """All protocols of each arm together; "" holds requests no arm answered."""

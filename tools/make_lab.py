@@ -1,4 +1,4 @@
-"""Write a GENERATED lab run directory (lab.json and blocks/): seeded, shaped like the lab's, for tests of the report and for timing it.
+"""Write a GENERATED lab run directory (lab.json and blocks/): seeded, for tests of the report and for timing it.
 
     python tools/make_lab.py OUT [--kind comparison|sweep|slo|batching|claims] [--rows N] [--starts S] [--seed K] [--scenario NAME]
 
@@ -21,12 +21,12 @@ from arro3.core import Array, DataType, Table
 from arro3.io import write_parquet
 from numpy.typing import NDArray
 
+from gateway.stats.effects import Margin
 from gateway.stats.equivalence import bias_check, decide_effect
 from gateway.stats.equivalence import compare as judge
-from gateway.stats.effects import Margin
 from gateway.stats.paired import Pair, Paired, paired_ratio
 from gateway.stats.quantiles import Sample, quantile
-from gateway.stats.result import Estimate, Interval, NotComputable
+from gateway.stats.result import Interval, NotComputable
 
 KINDS = ("comparison", "sweep", "slo", "batching", "claims")
 SCENARIOS = ("calm", "worse", "biased", "late", "cut", "thin")
@@ -145,7 +145,7 @@ def draw(plan: Plan, cell: Cell, n: int, rng: np.random.Generator) -> dict[str, 
         "status": np.where(error == 2, 503, np.where(dropped, 0, 200)),
         "error": error,
         "rows": np.ones(total, dtype=np.int64),
-        "correct": np.where(np.arange(total) % 8 == 0, (rng.random(total) > 0.0) & (error == 0), -1),
+        "correct": np.where(np.arange(total) % 8 == 0, np.where(error == 0, 1, -1), -1),
         "upstream_ns": np.where(error > 0, -1, (upstream * 1e6)).astype(np.int64),
         "gateway_ns": np.where(dropped, -1, (gateway * 1e6)).astype(np.int64),
         "codec_ns": np.where(dropped, -1, (codec * 1e6)).astype(np.int64),
@@ -259,7 +259,9 @@ def comparisons(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for key in keys:
             if metric == "throughput" and key[1].startswith("open"):
                 continue
+            first = metric == "p99 latency" and key == ("tfs-grpc", "closed loop, 8 at a time")
             base = {"metric": metric, "unit": "ratio", "lower_is_better": lower, "baseline": BASE, "arm": OTHER,
+                    "path": "gateway", "primary": first, "p_holm": None,
                     "protocol": key[0], "load": key[1]}  # fmt: skip
             pairs = _pairs(blocks, OTHER, key, which)
             result, twin = _paired(pairs), _paired(_pairs(blocks, TWIN, key, which))
@@ -283,7 +285,7 @@ def comparisons(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _verdict(plan: Plan, blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict[str, Any]:
     invalid = [f"{b['id']}: {r}" for b in blocks for r in b["reasons"]]
-    first: dict[str, Any] = next((c for c in compared if "value" in c), {})
+    first: dict[str, Any] = next((c for c in compared if c["primary"] and "value" in c), {})
     code = 2 if plan.scenario == "cut" or invalid or not first or first["verdict"] in ("INVALID", "cannot tell") else 0
     text = (
         f"{OTHER}'s {first['metric']} is {first['value']:.3f} times {BASE}'s ({first['low']:.3f} to {first['high']:.3f}; "
@@ -308,7 +310,7 @@ def write(out: Path, plan: Plan) -> Path:
         columns = draw(plan, cell, n, rng)
         folder, start = out / "blocks" / cell.id, START_NS + int(cell.at_s * 1e9) + 2 * 10**9
         folder.mkdir(parents=True, exist_ok=True)
-        window = {"start_ns": start, "end_ns": start + int(plan.seconds * 1e9)}
+        window = {"warmup_start_ns": start - 2 * 10**9, "start_ns": start, "end_ns": start + int(plan.seconds * 1e9)}
         (folder / "point.json").write_text(json.dumps(window), encoding="utf-8")
         write_requests(out / "blocks" / cell.id / "requests.parquet", columns)
         blocks.append(block(plan, cell, columns, rng))
@@ -324,7 +326,7 @@ def write(out: Path, plan: Plan) -> Path:
         "machine": {"cpu": "generated", "cores": 2, "memory_bytes": 8 << 30, "os": "generated", "python": "3.11"},
         "versions": {"abgate": "0.1.0", "grpcio": "1.85.1", "torchserve": "0.12.0", "tensorflow": "2.21.0"},
         "model": {"name": "digits", "manifest": {"format": 1, "model": "digits", "ok": True, "failures": []}},
-        "arms": {name: arm(name, plan) for name in sorted({c.arm for c in planned})},
+        "arms": {name: arm(name, plan) for name in (BASE, OTHER, TWIN) if name in {c.arm for c in planned}},
         "blocks": blocks, "comparisons": compared,
         "results": lab_results.results(plan, blocks, compared),
         "not_tested": ["A network: client, gateway and servers talked over loopback.", "Models other than digits."],

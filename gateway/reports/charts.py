@@ -21,6 +21,7 @@ SERIES = 8
 
 WIDE, NARROW = 960, 358
 _LABEL_WIDTH = 316
+_NARROW_ROW = 60
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Series:
     css: str = "line"
     marks: bool = False
     band: bool = False
+    labels: tuple[str, ...] = ()
 
 
 @dataclass
@@ -118,12 +120,12 @@ class Range:
 
 
 def both(name: str, title: str, description: str, heights: tuple[int, int], draw: Callable[[Drawing], None],
-         left: tuple[int, int] = (56, 46)) -> tuple[str, str]:  # fmt: skip
-    """The drawing for both widths. heights, left: of the wide and the narrow one, in pixels."""
+         left: tuple[int, int] = (56, 46), right: int = 14) -> tuple[str, str]:  # fmt: skip
+    """The drawing for both widths. heights, left: of the wide and the narrow one, in pixels; right: of the wide one."""
     drawings = []
-    frames = (("wide", WIDE, heights[0], left[0], 14), ("narrow", NARROW, heights[1], left[1], 12))
-    for suffix, width, height, margin, right in frames:
-        drawing = Drawing(Frame(width, height, left=margin, right=right))
+    frames = (("wide", WIDE, heights[0], left[0], right), ("narrow", NARROW, heights[1], left[1], 12))
+    for suffix, width, height, margin, end in frames:
+        drawing = Drawing(Frame(width, height, left=margin, right=end))
         draw(drawing)
         drawings.append(drawing.render(f"{name}-{suffix}", title, description))
     return drawings[0], drawings[1]
@@ -171,7 +173,7 @@ def row_chart(name: str, title: str, description: str, rows: Sequence[RowMarks],
     def draw(drawing: Drawing) -> None:
         frame = drawing.frame
         x = scale_of(drawing, axis, bounds, vertical=False)
-        step = 50 if frame.narrow else 38
+        step = _NARROW_ROW if frame.narrow else 38
         base = frame.height - frame.bottom
         top = base - step * len(rows)
         if axis.band is not None:
@@ -183,27 +185,31 @@ def row_chart(name: str, title: str, description: str, rows: Sequence[RowMarks],
             _row(drawing, row, x, top + step * (number + 0.5))
         drawing.x_axis(x, ticks_of(axis, bounds, 5 if frame.narrow else 9), axis.label)
 
-    wide, narrow = 28 + 38 + 38 * len(rows), 28 + 38 + 50 * len(rows)
-    return both(name, title, description, (wide, narrow), draw, (_LABEL_WIDTH, 12))
+    wide, narrow = 22 + 38 + 38 * len(rows), 22 + 38 + _NARROW_ROW * len(rows)
+    longest = max((len(row.text) for row in rows), default=0)
+    return both(name, title, description, (wide, narrow), draw, (_LABEL_WIDTH, 12), 14 + round(6.4 * longest))
 
 
 def _row(drawing: Drawing, row: RowMarks, x: Scale, middle: float) -> None:
     frame = drawing.frame
-    drawing.segment((frame.left, middle + (9 if frame.narrow else 0)), (frame.width - frame.right, middle + (9 if frame.narrow else 0)), "grid")  # fmt: skip
+    at = middle + (16 if frame.narrow else 0)
+    drawing.segment((frame.left, at), (frame.width - frame.right, at), "grid")
     if frame.narrow:
-        drawing.text((4, middle - 8), fitted(f"{row.label} · {row.sub}" if row.sub else row.label, 56), "label", "start")
-        middle += 9
+        drawing.text((4, middle - 14), fitted(row.label, 52 - len(row.text)), "rowname", "start")
+        drawing.text((4, middle + 1), fitted(row.sub, 58), "label", "start")
     else:
-        drawing.text((frame.left - 14, middle - (3 if row.sub else -4)), fitted(row.label, 46), "rowname", "end")
-        drawing.text((frame.left - 14, middle + 12), fitted(row.sub, 50), "label", "end")
+        drawing.text((frame.left - 14, at - (3 if row.sub else -4)), fitted(row.label, 46), "rowname", "end")
+        drawing.text((frame.left - 14, at + 12), fitted(row.sub, 50), "label", "end")
     solid = [mark for mark in row.marks if not mark.ghost]
     for place, mark in enumerate(solid):
-        _mark(drawing, mark, x, middle + (place - (len(solid) - 1) / 2) * min(9.0, 22.0 / max(len(solid), 1)))
+        _mark(drawing, mark, x, at + (place - (len(solid) - 1) / 2) * min(9.0, 22.0 / max(len(solid), 1)))
     for mark in row.marks:
         if mark.ghost:
-            _mark(drawing, mark, x, middle + 8)
-    if row.text:
-        drawing.text((frame.width - frame.right, middle - 6), row.text, "label", "end")
+            _mark(drawing, mark, x, at + 8)
+    if row.text and frame.narrow:
+        drawing.text((frame.width - 4, middle - 14), row.text, "rowname", "end")
+    elif row.text:
+        drawing.text((frame.width - frame.right + 10, middle + 4), row.text, "rowname", "start")
 
 
 def _mark(drawing: Drawing, mark: Mark, x: Scale, y: float) -> None:
@@ -256,6 +262,9 @@ def _series(drawing: Drawing, one: Series, x: Scale, y: Scale) -> None:
         drawing.band(highs, lows, f"band arm{index}")
     if one.css:
         drawing.line([None if p is None else (x(p[0]), y(p[1])) for p in one.points], f"{one.css} arm{index}")
+    for point, label in zip(one.points, one.labels, strict=False):
+        if point is not None and not drawing.frame.narrow:
+            drawing.text((x(point[0]) + 7, y(point[1]) + 15), label, "label", "start")
     if not one.marks:
         return
     for point in one.points:

@@ -39,7 +39,7 @@ def percent(share: float, decimals: int = 2) -> str:
 def span(low: float, high: float, write: Callable[[float], str]) -> str:
     """An interval, its unit written once where both ends have the same, e.g. "2.91 to 2.97 ms"."""
     first, last = write(low), write(high)
-    for unit in (" ms", " \N{MICRO SIGN}s", " s", " pp", "%"):
+    for unit in (" ms", " /s", " \N{MICRO SIGN}s", " s", " pp", "%"):
         if first.endswith(unit) and last.endswith(unit):
             return f"{first.removesuffix(unit)} to {last}"
     return f"{first} to {last}"

@@ -35,11 +35,13 @@ def test_what_is_journaled_comes_out_as_parquet_unrounded(tmp_path: Path) -> Non
     journal.flush()
     journal.flush()
     assert (journal.written, journal.dropped) == (3, 0)
-    seen: list[list[Any]] = []
+    seen: list[ledger.Columns] = []
     (segment,) = ledger.compact([tmp_path / "ledger-0-1.jsonl"], tmp_path, start_ns=20, see=seen.append)
     expected = [(*rows[0], True), (*rows[1], False), (*rows[2], False)]
     assert (segment.rows, table(segment.path)) == (3, expected)
-    assert [tuple(item) for item in seen] == expected
+    assert [tuple(zip(*(columns[name] for name in ledger.COLUMNS), strict=True)) for columns in seen] == [
+        tuple(expected)
+    ]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".parquet"]
 
 
@@ -49,7 +51,7 @@ def test_a_line_torn_by_a_kill_is_left_out(tmp_path: Path) -> None:
     journal.flush()
     with (tmp_path / "j.jsonl").open("ab") as file:
         file.write(b'[123,456,"tfs-')
-    assert len(list(ledger.read_journal(tmp_path / "j.jsonl"))) == 1
+    assert [len(rows) for rows in ledger.read_journal(tmp_path / "j.jsonl")] == [1]
 
 
 def test_a_buffer_that_is_full_and_a_disk_that_fails_are_counted(tmp_path: Path) -> None:
@@ -79,8 +81,8 @@ def test_long_journals_become_several_segments(tmp_path: Path, monkeypatch: pyte
 
 def tallies(*rows: tuple[Any, ...]) -> Tallies:
     found = Tallies(Window(0, 100, 200, 0))
-    for item in rows:
-        found.see([*item, item[0] < 100])
+    for part in filter(None, (rows[:3], rows[3:])):
+        found.see(dict(zip(ledger.Row._fields, zip(*part, strict=True), strict=True)))
     return found
 
 

@@ -19,7 +19,19 @@ FORMAT = 1
 QUANTILES = ("p50", "p90", "p95", "p99", "p999")
 LATE_LIMIT, CORE_LIMIT, MIN_STARTS = 0.01, 0.7, 6
 OK, WARNING, INCONCLUSIVE, FAILED = "ok", "warning", "inconclusive", "failed"
-KEPT = ("question", "plan", "machine", "versions", "model", "arms", "blocks", "comparisons", "results", "not_tested", "config")
+KEPT = (
+    "question",
+    "plan",
+    "machine",
+    "versions",
+    "model",
+    "arms",
+    "blocks",
+    "comparisons",
+    "results",
+    "not_tested",
+    "config",
+)
 
 
 def build(run: LabRun) -> Json:
@@ -82,7 +94,10 @@ def _arm(blocks: Sequence[Doc]) -> Json:
         "invalid": [str(block.get("id")) for block in blocks if not block.get("valid", True)],
         **{key: total(key) for key in ("n", "errors", "late", "dropped", "wrong", "judged")},
         "error_share": total("errors") / n if n else None,
-        **{key: mean_of(blocks, key) for key in ("offered", "achieved", "goodput", "discarded_s", "start_seconds", "generator_us")},
+        **{
+            key: mean_of(blocks, key)
+            for key in ("offered", "achieved", "goodput", "discarded_s", "start_seconds", "generator_us")
+        },
         "drifts": [f"{block.get('id')}: {block['drift']}" for block in blocks if block.get("drift")],
         "intended_ms": _quantiles(blocks, "intended_ms"),
         "service_ms": _quantiles(blocks, "service_ms"),
@@ -156,7 +171,9 @@ def _cpu(blocks: Sequence[Doc]) -> Json:
     return {
         role: {
             "cores": mean_of(blocks, "cpu", role, "cores"),
-            "rss_bytes": max((number(part(part(b, "cpu"), role).get("rss_bytes")) or 0.0 for b in blocks), default=None),
+            "rss_bytes": max(
+                (number(part(part(b, "cpu"), role).get("rss_bytes")) or 0.0 for b in blocks), default=None
+            ),
         }
         for role in roles
     }
@@ -169,27 +186,47 @@ def _check(name: str, state: str, text: str) -> Json:
 def _checks(document: Doc, complete: bool) -> list[Json]:
     """What an expert looks at before any number, each with what was found."""
     blocks = items(document, "blocks")
-    found = [_check("run complete", OK if complete else INCONCLUSIVE, "all planned blocks ran" if complete else "the run was cut short: what it measured so far is shown, without a verdict")]  # fmt: skip
+    found = [
+        _check(
+            "run complete",
+            OK if complete else INCONCLUSIVE,
+            "all planned blocks ran"
+            if complete
+            else "the run was cut short: what it measured so far is shown, without a verdict",
+        )
+    ]
     if not blocks:
         return [*found, _check("blocks", INCONCLUSIVE, "no block was measured")]
     n = sum(int(number(block.get("n")) or 0) for block in blocks)
     late = [b for b in blocks if (number(b.get("late")) or 0) > LATE_LIMIT * max(number(b.get("n")) or 0, 1)]
     opened = [b for b in blocks if b.get("mode") == "open loop"]
     if opened:
-        text = f"{len(late)} of {len(opened)} open-loop blocks sent more than {percent(LATE_LIMIT)} of their requests late"
+        text = (
+            f"{len(late)} of {len(opened)} open-loop blocks sent more than {percent(LATE_LIMIT)} of their requests late"
+        )
         found.append(_check("schedule kept", INCONCLUSIVE if late else OK, text))
     errors = sum(int(number(block.get("errors")) or 0) for block in blocks)
     share = errors / n if n else 0.0
-    found.append(_check("errors", OK if share <= 0.01 else WARNING, f"{errors} of {n} requests failed ({percent(share)}); they stay in the denominator"))  # fmt: skip
+    found.append(
+        _check(
+            "errors",
+            OK if share <= 0.01 else WARNING,
+            f"{errors} of {n} requests failed ({percent(share)}); they stay in the denominator",
+        )
+    )
     judged, wrong = (sum(int(number(block.get(key)) or 0) for block in blocks) for key in ("judged", "wrong"))
     text = f"{wrong} of {judged} judged answers were wrong" if judged else "no answer was judged"
     found.append(_check("answers", FAILED if wrong else OK if judged else WARNING, text))
     found += [_saturation(blocks, role) for role in ("generator", "gateway")]
     invalid = [str(block.get("id")) for block in blocks if not block.get("valid", True)]
-    text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (f": {listing(invalid[:3])}{' and more' if len(invalid) > 3 else ''}" if invalid else "")  # fmt: skip
+    text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (
+        f": {listing(invalid[:3])}{' and more' if len(invalid) > 3 else ''}" if invalid else ""
+    )
     found.append(_check("blocks", INCONCLUSIVE if invalid else OK, text))
     drifts = [str(block.get("id")) for block in blocks if block.get("drift")]
-    text = f"latency drifted inside {len(drifts)} of {len(blocks)} blocks" + (f" ({listing(drifts[:3])})" if drifts else "")
+    text = f"latency drifted inside {len(drifts)} of {len(blocks)} blocks" + (
+        f" ({listing(drifts[:3])})" if drifts else ""
+    )
     found.append(_check("drift", WARNING if drifts else OK, text))
     return [*found, *_check_comparisons(document), *_check_servers(document)]
 
@@ -212,7 +249,10 @@ def _check_comparisons(document: Doc) -> list[Json]:
     aa = [(part(c, "aa"), c) for c in compared if "aa" in c and "missing" not in part(c, "aa")]
     biased = [c for one, c in aa if not one.get("unbiased", True)]
     blind = [c for one, c in aa if not one.get("resolves", True)]
-    text = f"{len(biased)} of {len(aa)} A/A intervals miss 1 (about {0.05 * len(aa):.1f} do by chance); {len(blind)} are wider than the margin"
+    text = (
+        f"{len(biased)} of {len(aa)} A/A intervals miss no effect (about {0.05 * len(aa):.1f} do by chance); "
+        f"{len(blind)} are wider than the margin"
+    )
     state = INCONCLUSIVE if biased else WARNING if blind or not aa else OK
     pairs = [int(number(c.get("n")) or 0) for c in compared if "n" in c]
     few = f"{min(pairs, default=0)} pairs of starts at least (needed: {MIN_STARTS})"
@@ -229,7 +269,14 @@ def _check_servers(document: Doc) -> list[Json]:
     if proved:
         ok = proved.get("ok")
         state = WARNING if ok is None else OK if ok else FAILED
-        checks.append(_check("parity", state, "the proof that all arms serve the same model " + ("passed" if ok else "failed" if ok is False else "is not told")))  # fmt: skip
+        checks.append(
+            _check(
+                "parity",
+                state,
+                "the proof that all arms serve the same model "
+                + ("passed" if ok else "failed" if ok is False else "is not told"),
+            )
+        )
     stand_ins = [name for name, arm in part(document, "arms").items() if isinstance(arm, dict) and arm.get("stand_in")]
     if stand_ins:
         text = f"{listing(stand_ins)}: a stand-in answered; no verdict on the real server's speed follows"

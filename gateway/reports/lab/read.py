@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ConfigError
-from gateway.reports.lab.shape import Doc, items, number
+from gateway.reports.lab.shape import Doc, items, number, part
 from gateway.stats.quantiles import sample_floor
 
 MEMORY_LIMIT = "384MB"
@@ -23,6 +23,7 @@ CURVE_POINTS = 120
 CURVE_FLOOR = 6.636
 """Slower answers than a point of the curve must have: sample_floor(q) * (1 - q) is 6.6 for every q in the tail."""
 BINS = 24
+PER_BIN = 150
 TOLD = (0.5, 0.95, 0.99)
 Floors = tuple[tuple[float, int], ...]
 _SQL = """SELECT due_ns, sent_ns, done_ns, coalesce(error, '') = '' AS good FROM read_parquet(?)
@@ -102,13 +103,19 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _window(folder: Path, block: Doc) -> tuple[int, int]:
-    """The block's window by point.json, the discarded seconds taken off; all rows where it tells none."""
+    """The block's window: from the recording's beginning (point.json) the discarded seconds on, as long as its load was to
+    last; the point's own window where the block tells no discard, and all rows without point.json.
+    """
     try:
         told = json.loads((folder / "point.json").read_text(encoding="utf-8"))
         start, end = int(told["start_ns"]), int(told["end_ns"])
     except (OSError, ValueError, KeyError, TypeError):
         return -(2**62), 2**62
-    return start, end
+    discarded, duration = number(block.get("discarded_s")), number(part(block, "load").get("duration"))
+    if discarded is None or duration is None or "warmup_start_ns" not in told:
+        return start, end
+    start = int(told["warmup_start_ns"]) + round(discarded * 1e9)
+    return start, start + round(duration * 1e9)
 
 
 def _rows(
@@ -131,7 +138,7 @@ def _rows(
     service = ((done - sent)[good] / 1e6).astype(np.float32)
     intended = ((done - due)[good] / 1e6).astype(np.float32)
     offset = (due - due[0]) / 1e9
-    seconds = number((block.get("load") or {}).get("duration")) or float(offset[-1]) or 1.0
+    seconds = number(part(block, "load").get("duration")) or float(offset[-1]) or 1.0
     time = over_time(offset, good, intended, seconds, floors)
     service.sort()
     same = bool(np.array_equal(due, sent))
@@ -145,13 +152,14 @@ def over_time(
     """Bins of a block. offset, good: of every request, shape [n]; latency: of the good ones, in the same order; floors:
     the quantiles p50, p95, p99 with the fewest samples that tell each.
     """
-    width = max(seconds, float(offset[-1]), 1e-3) / BINS
-    index = np.minimum((offset / width).astype(np.int64), BINS - 1)
-    total = np.bincount(index, minlength=BINS)
+    bins = min(BINS, max(6, offset.size // PER_BIN))
+    width = max(seconds, float(offset[-1]), 1e-3) / bins
+    index = np.minimum((offset / width).astype(np.int64), bins - 1)
+    total = np.bincount(index, minlength=bins)
     mine = index[good]
     order = np.lexsort((latency, mine))
     values = latency[order]
-    counts = np.bincount(mine, minlength=BINS)
+    counts = np.bincount(mine, minlength=bins)
     starts = np.r_[0, np.cumsum(counts)[:-1]]
 
     def quantile(q: float, floor: int) -> tuple[float | None, ...]:
@@ -160,7 +168,7 @@ def over_time(
 
     return OverTime(
         width=width,
-        start_s=tuple(i * width for i in range(BINS)),
+        start_s=tuple(i * width for i in range(bins)),
         requests=tuple(total.tolist()),
         errors=tuple((total - counts).tolist()),
         p50_ms=quantile(*floors[0]),

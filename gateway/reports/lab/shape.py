@@ -30,9 +30,9 @@ def items(document: Any, key: str) -> list[Doc]:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or the "value" of an estimate; None for anything else."""
+    """A finite number, or the "value" (else the "point") of an estimate; None for anything else."""
     if isinstance(value, Mapping):
-        value = value.get("value")
+        value = value.get("value", value.get("point"))
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
@@ -82,6 +82,11 @@ class Condition:
         return f"{head}{self.protocol} · {self.load}{'' if self.path == 'through the gateway' else ' · ' + self.path}"
 
     @property
+    def plan_names(self) -> frozenset[str]:
+        """What the plan calls this load, where it does."""
+        return frozenset(str(block["name"]) for block in self.blocks if block.get("name"))
+
+    @property
     def is_open(self) -> bool:
         """Whether arrivals were scheduled, so that intended and service latency differ."""
         return self.blocks[0].get("mode") == "open loop"
@@ -98,18 +103,38 @@ class Condition:
 
 
 def conditions(document: Doc) -> list[Condition]:
-    """All conditions, by group, protocol, path and load. A claims document's groups are told apart by the arm's prefix."""
+    """All conditions, by group, protocol, path and load. Groups: a claims
+    document's by the arm's prefix, a batching search's settings.
+    """
     grouped: dict[tuple[Any, ...], list[Doc]] = {}
+    settings = batch_settings(part(document, "results"))
     for block in items(document, "blocks"):
         arm = str(block.get("arm"))
-        group = arm.partition("/")[0] if "/" in arm else ""
-        key = group, str(block.get("protocol")), path_name(block), ordered_load(block), load_name(block)
+        group = arm.partition("/")[0] if "/" in arm else settings.get(str(block.get("id")), "")
+        key = (
+            group,
+            str(block.get("client_protocol", block.get("protocol"))),
+            path_name(block),
+            ordered_load(block),
+            load_name(block),
+        )
         grouped.setdefault(key, []).append(block)
     return [
         Condition(group, protocol, path, load, tuple(grouped[key]))
         for key in sorted(grouped)
         for group, protocol, path, _, load in (key,)
     ]
+
+
+def batch_settings(results: Doc) -> dict[str, str]:
+    """Block id -> "16 x 1 ms" (rows x wait) of a batching search: blocks of different settings are not one condition."""
+    found = {}
+    for cell in items(results, "cells"):
+        for side in ("saturated", "open"):
+            block = part(cell, side).get("block")
+            if block is not None:
+                found[str(block)] = f"{cell.get('max_batch')} x {number(cell.get('wait_ms')) or 0:g} ms"
+    return found
 
 
 def over_starts(values: Sequence[tuple[Any, float | None, str]]) -> Json:
@@ -130,8 +155,15 @@ def over_starts(values: Sequence[tuple[Any, float | None, str]]) -> Json:
     plain = [value for _, value in known]
     if min(plain) <= 0.0:
         mean = sum(sum(v) / len(v) for v in by_start.values()) / len(by_start)
-        return {"value": mean, "low": None, "high": None, "starts": len(by_start), "min": min(plain), "max": max(plain),
-                "reason": "no interval on logs: a value is 0"}  # fmt: skip
+        return {
+            "value": mean,
+            "low": None,
+            "high": None,
+            "starts": len(by_start),
+            "min": min(plain),
+            "max": max(plain),
+            "reason": "no interval on logs: a value is 0",
+        }
     logs = [sum(math.log(value) for value in found) / len(found) for found in by_start.values()]
     return {**_t(logs), "starts": len(logs), "min": min(plain), "max": max(plain)}
 

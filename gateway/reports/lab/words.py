@@ -12,13 +12,14 @@ from gateway.reports.words import listing, milliseconds, significant, span
 KINDS = {
     "comparison": "Comparison of arms. One arm is loaded at a time while the others idle; every replicate is a fresh start of the "
     "server's process; pairs of starts run in random order.",
+    "aa": "A/A run. Equal arms through the same code: how far apart do they come out, when there is nothing to find?",
     "slo": "Capacity run. One arm is loaded at a time, at one fixed grid of rates for all arms; the answer is requests per second "
     "that keep a latency objective, not a latency at everyday load.",
     "sweep": "Throughput-latency sweep. One arm is loaded at a time, at growing concurrency or rate; it shows where each server "
     "bends, and it decides nothing between arms.",
     "batching": "Batching search. Batch size and wait are set on both servers in equal terms, one server loaded at a time.",
-    "claims": "Table of published claims, each made a question about CPU serving and answered by comparisons of arms, loaded one at "
-    "a time.",
+    "claims": "Table of published claims, each made a question about CPU serving and answered by comparisons of arms, loaded one "
+    "at a time.",
 }
 CLOSED = (
     "Closed loop: so many requests are always under way, and the next is sent when one comes back. A slow server is asked less "
@@ -48,9 +49,11 @@ def caveats(document: Doc) -> list[str]:
     machine = part(document, "machine")
     if machine.get("cores"):
         lines.append(
-            f"One machine with {machine['cores']} cores, shared by generator, gateway and servers; another machine may rank them otherwise."
+            f"One machine with {machine['cores']} cores, shared by generator, gateway and servers; another may rank them otherwise."
         )
-    lines.append("Intervals over starts cover fresh starts on this machine, with these versions; not another day or build.")
+    lines.append(
+        "Intervals over starts cover fresh starts on this machine, with these versions; not another day or build."
+    )
     return lines
 
 
@@ -74,7 +77,7 @@ def estimate(found: Any, write: Any = milliseconds) -> tuple[str, str]:
     low, high = number(found.get("low")), number(found.get("high"))
     if low is not None and high is not None:
         return write(value), span(low, high, write)
-    return write(value), str(found.get("reason") or "no interval")
+    return write(value), str(found.get("reason") or found.get("missing") or "no interval")
 
 
 def ratio(value: float) -> str:
@@ -86,6 +89,21 @@ def interval(found: Doc, write: Any = ratio) -> str:
     """low to high, or n/a."""
     low, high = number(found.get("low")), number(found.get("high"))
     return "n/a" if low is None or high is None else f"{write(low)} to {write(high)}"
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a comparison's values by its metric's name, "" where it cannot be told."""
+    text = metric.lower()
+    for words, unit in (
+        (("memory",), "bytes"),
+        (("error", "share"), "share"),
+        (("throughput", "goodput", "capacity"), "/s"),
+        (("cpu",), "\N{MICRO SIGN}s"),
+        (("latency", "service", "intended", "upstream", "p50", "p95", "p99"), "ms"),
+    ):
+        if any(word in text for word in words):
+            return unit
+    return ""
 
 
 def changed(comparison: Doc) -> str:
@@ -124,9 +142,22 @@ def block_row(block: Doc) -> list[str]:
 
 
 BLOCK_HEADER = (
-    "block", "start.order", "arm", "n", "errors", "late", "dropped", "offered /s", "achieved /s", "goodput /s", "p50", "p95", "p99",
-    "server cores", "state",
-)  # fmt: skip
+    "block",
+    "start.order",
+    "arm",
+    "n",
+    "errors",
+    "late",
+    "dropped",
+    "offered /s",
+    "achieved /s",
+    "goodput /s",
+    "p50",
+    "p95",
+    "p99",
+    "server cores",
+    "state",
+)
 
 
 def blocks_of(document: Doc) -> list[list[str]]:
