@@ -26,9 +26,10 @@ def xla(model: str, savedmodel: str, inputs: str, version: str, batch_sizes: lis
     plain = loaded.signatures[signature.signature_name]
     names = [spec.name for spec in signature.inputs]
 
-    @tf.function(jit_compile=True, autograph=False)
-    def compiled(*tensors: Any) -> Any:
+    def by_name(*tensors: Any) -> Any:
         return plain(**dict(zip(names, tensors, strict=True)))
+
+    compiled = tf.function(by_name, jit_compile=True, autograph=False)
 
     def served(*tensors: Any) -> Any:
         return compiled(*tensors)

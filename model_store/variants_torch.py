@@ -100,7 +100,8 @@ def _int8(twin: Any, tensors: Any, signature: Signature, target: Path) -> str:
         raise Skip("it has no Linear layer, the only ones whose dynamic quantisation PyTorch has")
     inside = sum(part.weight.numel() for part in linear)
     share = inside / sum(value.numel() for value in twin.parameters())
-    quantised = torch.ao.quantization.quantize_dynamic(twin, {nn.Linear}, dtype=torch.qint8)
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    quantised = quantise(twin, {nn.Linear}, dtype=torch.qint8)
     with torch.no_grad():
         traced = torch.jit.trace(quantised, tensors, check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(torch.jit.freeze(traced.eval()), str(target))
