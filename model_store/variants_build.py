@@ -4,6 +4,7 @@ Here live a variant's steps, its keys and its entry in the variants' manifest; t
 step does in a framework is in `variants_torch` and `variants_tensorflow`. Nothing here imports a framework.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -199,6 +200,8 @@ def _tensorflow_step(base: Layout, info: VariantInfo) -> stages.Step:
         if info.name == "xla":
             sizes = list(variants.BATCH_SIZES)
             _run(context, process.TENSORFLOW_VARIANTS, "xla", **given, inputs=str(base.inputs), batch_sizes=sizes)
+            # for the server's plan, which must not batch to other sizes
+            (context.layout.folder / "batch_sizes.json").write_text(json.dumps(sizes) + "\n")
         else:
             _run(context, process.TENSORFLOW_VARIANTS, "litert", **given, int8=info.name == "litert-int8")
 

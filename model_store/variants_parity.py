@@ -45,7 +45,8 @@ def verify(
 ) -> list[VariantParity]:
     """Prove every built variant (or `only` those) of the named models and write it into their variants' manifests.
 
-    unproved: leave those alone whose proof is there and good. A model without variants has none to prove here. Raises ConfigError when a model has no variants built or files changed since.
+    unproved: leave those alone whose proof is there and good. Raises ConfigError when a model has no variants built or their
+    files changed since.
     """
     root = root.absolute()
     found = []
