@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from gateway.errors import ConfigError
+
 ROOT_OPTION = click.option(
     "--root", type=click.Path(path_type=Path), default="model_store/artifacts", show_default=True,
     help="Where the artefacts lie.",
@@ -17,27 +19,68 @@ def models() -> None:
     """Build the models twice, prove that both are the same, add your own pair."""
 
 
+VARIANTS_OPTION = click.option(
+    "--variants", is_flag=True, help="Also the variants: eager, compile, onnx, xla, litert ..."
+)
+ONLY_OPTION = click.option(
+    "--only", multiple=True, metavar="VARIANT", help="With --variants: only this one; repeatable."
+)
+
+
 @models.command()
 @click.argument("names", nargs=-1)
+@VARIANTS_OPTION
+@ONLY_OPTION
 @ROOT_OPTION
-def build(names: tuple[str, ...], root: Path) -> None:
-    """Build NAMES (default: all): one training, a SavedModel and a TorchServe folder of each. Unchanged ones are left alone."""
+def build(names: tuple[str, ...], variants: bool, only: tuple[str, ...], root: Path) -> int:
+    """Build NAMES (default: all): one training, a SavedModel and a TorchServe folder of each. Unchanged ones are left alone.
+
+    With --variants also every variant a model can have, each proved equal at once; exit 1 when one is not.
+    """
     from rich.console import Console
 
     from backends.torchserve import handler_path
     from model_store import build as work
     from model_store import console as words
+    from model_store import variants_build, variants_console
 
+    _check_only(variants, only)
     console = Console()
     with words.progress(console) as progress:
         results = work.build(names, root, handler_path(), progress)
+        chosen = [result.model for result in results]
+        made = variants_build.build(chosen, root, handler_path(), progress, only or None) if variants else []
     words.show_builds(results, console)
+    if not variants:
+        return 0
+    variants_console.show_builds(made, console)
+    return _verify_variants(chosen, root, only, unproved=True)
+
+
+def _check_only(variants: bool, only: tuple[str, ...]) -> None:
+    if only and not variants:
+        raise ConfigError(["--only chooses among variants: give --variants with it"])
+
+
+def _verify_variants(names: list[str], root: Path, only: tuple[str, ...], *, unproved: bool) -> int:
+    from rich.console import Console
+
+    from model_store import console as words
+    from model_store import variants_console, variants_parity
+
+    console = Console()
+    with words.progress(console) as progress:
+        proofs = variants_parity.verify(names, root, progress, only or None, unproved=unproved)
+    variants_console.show_parity(proofs, console)
+    return 0 if all(proof.ok for proof in proofs) else 1
 
 
 @models.command()
 @click.argument("names", nargs=-1)
+@VARIANTS_OPTION
+@ONLY_OPTION
 @ROOT_OPTION
-def verify(names: tuple[str, ...], root: Path) -> int:
+def verify(names: tuple[str, ...], variants: bool, only: tuple[str, ...], root: Path) -> int:
     """Run every evaluation input through every artefact of NAMES (default: all) and keep the proof; exit 1 when they differ."""
     from rich.console import Console
 
@@ -45,11 +88,15 @@ def verify(names: tuple[str, ...], root: Path) -> int:
     from model_store import console as words
     from model_store import parity
 
+    _check_only(variants, only)
     console = Console()
     with words.progress(console) as progress:
         results = parity.verify(names or None, root, progress, torchserve_for)
     words.show_parity(results, console)
-    return 0 if all(result.ok for result in results) else 1
+    code = 0 if all(result.ok for result in results) else 1
+    if not variants:
+        return code
+    return max(code, _verify_variants([result.model for result in results], root, only, unproved=False))
 
 
 @models.command()

@@ -8,14 +8,14 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.errors import ConfigError
 from model_store import record, stages, zoo
-from model_store.layout import Layout, digests
+from model_store.layout import VARIANTS, Layout, files_below, own_digests
 from model_store.process import Progress, silent
 from model_store.record import BuildRecord, Stage
 
@@ -74,7 +74,7 @@ def _build_one(name: str, root: Path, handler: Path, progress: Progress) -> Buil
     layout = Layout(root, name)
     plan = stages.steps(name, handler)
     progress(name, "checking what is there", 0.0)
-    valid = _still_valid(layout, plan)
+    valid = still_valid(layout, plan, {})
     if len(valid) == len(plan):
         progress(name, "up to date", 1.0)
         return BuildResult(name, layout.folder, (), time.perf_counter() - started)
@@ -83,7 +83,11 @@ def _build_one(name: str, root: Path, handler: Path, progress: Progress) -> Buil
     fresh = Layout(work, name)
     fresh.folder.mkdir(parents=True)
     try:
-        steps_run = _run_steps(layout, fresh, plan, valid, stages.Context(fresh, handler, progress))
+        finished, steps_run = run_steps((layout, fresh), plan, valid, {}, stages.Context(fresh, handler, progress))
+        tolerance = zoo.model(name).TOLERANCE
+        made = BuildRecord(name, stages.artifacts(name), tolerance, stages.reference(name), finished)
+        record.save(fresh.build_record, made)
+        _keep_variants(layout, fresh)
         install(fresh, layout)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -91,15 +95,21 @@ def _build_one(name: str, root: Path, handler: Path, progress: Progress) -> Buil
     return BuildResult(name, layout.folder, steps_run, time.perf_counter() - started)
 
 
-def _still_valid(layout: Layout, plan: Sequence[stages.Step]) -> dict[str, Stage]:
-    """The steps, from the first on, whose key and files are as recorded."""
+def _keep_variants(old: Layout, fresh: Layout) -> None:
+    """The variants stay beside a model that is built again; their own keys tell which of them still fit it."""
+    for path in files_below(old.folder / VARIANTS, records=True):
+        _link(path, fresh.folder / path.relative_to(old.folder))
+
+
+def still_valid(layout: Layout, plan: Sequence[stages.Step], given: Mapping[str, str]) -> dict[str, Stage]:
+    """The steps, from the first on, whose key and files are as recorded; `given`: digests of what they read from elsewhere."""
     try:
         finished = record.load(layout.build_record).stages
     except ConfigError:
         return {}
-    actual = digests(layout.folder, layout.folder)
+    actual = own_digests(layout)
     valid: dict[str, Stage] = {}
-    made: dict[str, str] = {}
+    made = dict(given)
     for step in plan:
         stage = finished.get(step.name)
         if stage is None or stage.key != stages.key(step, made):
@@ -111,11 +121,19 @@ def _still_valid(layout: Layout, plan: Sequence[stages.Step]) -> dict[str, Stage
     return valid
 
 
-def _run_steps(
-    old: Layout, fresh: Layout, plan: Sequence[stages.Step], valid: dict[str, Stage], context: stages.Context
-) -> tuple[str, ...]:
-    """Fill the fresh folder: steps still valid from the old one, the others by running them; write build.json."""
-    made: dict[str, str] = {}
+def run_steps(
+    layouts: tuple[Layout, Layout],
+    plan: Sequence[stages.Step],
+    valid: Mapping[str, Stage],
+    given: Mapping[str, str],
+    context: stages.Context,
+) -> tuple[dict[str, Stage], tuple[str, ...]]:
+    """Fill the fresh folder (layouts: old, fresh): steps still valid from the old one, the others by running them.
+
+    Gives what build.json keeps of the steps, and the names of those that ran.
+    """
+    old, fresh = layouts
+    made = dict(given)
     finished: dict[str, Stage] = {}
     steps_run: list[str] = []
     for step in plan:
@@ -127,17 +145,12 @@ def _run_steps(
             before = stages.key(step, made)
             step.run(replace(context, progress=stages.scaled(context.progress, step)))
             steps_run.append(step.name)
-            sums = digests(fresh.folder, fresh.folder)
+            sums = own_digests(fresh)
             files = {path: digest for path, digest in sums.items() if path not in made}
             stage = Stage(before, files, stages.versions(step))
         made.update(stage.files)
         finished[step.name] = stage
-    model = fresh.model
-    tolerance = zoo.model(model).TOLERANCE
-    record.save(
-        fresh.build_record, BuildRecord(model, stages.artifacts(model), tolerance, stages.reference(model), finished)
-    )
-    return tuple(steps_run)
+    return finished, tuple(steps_run)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 _CHUNK = 1 << 20
 # written next to the artefacts, about them
 _RECORDS = frozenset({"build.json", "manifest.json"})
+# a folder with a manifest of its own
+VARIANTS = "variants"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,13 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every artefact file of a folder (or the file itself), in a fixed order; the records about them are not artefacts."""
+def files_below(folder: Path, *, records: bool = False) -> Iterator[Path]:
+    """Every artefact file of a folder (or the file itself), in a fixed order; the records about them only when asked for."""
     if folder.is_file():
         yield folder
         return
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name not in _RECORDS:
+        if path.is_file() and (records or path.name not in _RECORDS):
             yield path
 
 
@@ -95,6 +97,15 @@ def digests(folder: Path, base: Path) -> dict[str, str]:
             path.relative_to(base).as_posix(): sum_
             for path, sum_ in zip(paths, pool.map(sha256_file, paths), strict=True)
         }
+
+
+def own_digests(layout: Layout) -> dict[str, str]:
+    """sha256 of the model's own files, by path in its folder; its variants have a manifest of their own."""
+    sums: dict[str, str] = {}
+    for path in sorted(layout.folder.iterdir()):
+        if path.name != VARIANTS and path.name not in _RECORDS:
+            sums |= digests(path, layout.folder)
+    return sums
 
 
 def combined(sums: dict[str, str]) -> str:

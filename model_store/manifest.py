@@ -11,7 +11,7 @@ from typing import Any
 
 from model_store import record
 from model_store.compare import OutputDifference
-from model_store.layout import Layout, combined, digests, sha256_file
+from model_store.layout import Layout, combined, digests, own_digests, sha256_file
 from model_store.results import ArtifactResult, ParityResult
 
 FORMAT = 1
@@ -24,7 +24,7 @@ def write(layout: Layout, result: ParityResult) -> None:
 
 def to_dict(layout: Layout, result: ParityResult) -> dict[str, Any]:
     """The manifest's JSON: verdict, inputs, tolerance, each artefact's differences, and the sha256 of every file."""
-    files = digests(layout.folder, layout.folder)
+    files = own_digests(layout)
     made = record.load(layout.build_record)
     return {
         "format": FORMAT,
@@ -70,17 +70,26 @@ def _changed(path: Path, digest: str) -> bool:
 def _artifact(layout: Layout, item: ArtifactResult) -> dict[str, Any]:
     artifact = item.artifact
     sums = digests(layout.folder / artifact.path, layout.folder) if artifact.path else {}
-    distances = [d.max_abs_diff for d in item.differences if d.max_abs_diff is not None]
-    agreements = [d.argmax_agreement for d in item.differences if d.argmax_agreement is not None]
     return {
         "kind": artifact.kind,
         "ok": item.ok,
         "path": artifact.path,
         "address": artifact.address,
         "export_path": artifact.export_path,
-        "versions": item.versions,
         "sha256": combined(sums) if sums else None,
         "files": sums,
+        **figures(item),
+    }
+
+
+def figures(item: ArtifactResult) -> dict[str, Any]:
+    """What one artefact's run found, in JSON."""
+    distances = [d.max_abs_diff for d in item.differences if d.max_abs_diff is not None]
+    agreements = [d.argmax_agreement for d in item.differences if d.argmax_agreement is not None]
+    relative = [d.relative_error for d in item.differences if d.relative_error is not None]
+    return {
+        "versions": item.versions,
+        "relative_error": max(relative, default=None),
         "max_abs_diff": _number(max(distances, default=None)),
         "argmax_agreement": min(agreements, default=None),
         "accuracy": item.accuracy,
@@ -99,6 +108,7 @@ def _difference(difference: OutputDifference) -> dict[str, Any]:
         "argmax_agreement": difference.argmax_agreement,
         "rows_outside": difference.rows_outside,
         "problem": difference.problem,
+        "relative_error": difference.relative_error,
         "worst": None
         if worst is None
         else {"row": worst.row, "index": list(worst.index), "got": worst.got, "want": worst.want},

@@ -59,15 +59,15 @@ def verify_one(layout: Layout, progress: Progress, torchserve: StartTorchServe |
     """Prove one model and write its manifest."""
     made = record.load(layout.build_record)
     signature = signature_file.load(layout.signature)
-    evaluation = _evaluation(layout, signature)
+    evaluation = evaluation_of(layout, signature)
     rows = len(evaluation[signature.inputs[0].name])
     runner = Runner(layout, signature, evaluation, progress, torchserve)
     # two artefacts at a time, each in its own process: they wait for their own framework's import
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(lambda artifact: _try(runner, artifact), made.artifacts))
-    reference = _reference(layout, signature, evaluation, answers)
+        answers = list(pool.map(lambda artifact: attempt(runner, artifact), made.artifacts))
+    right = reference(layout, signature, evaluation, answers)
     artifacts = tuple(
-        _judge(artifact, answer, reference, evaluation, made.tolerance)
+        judge(artifact, answer, right, evaluation, made.tolerance)
         for artifact, answer in zip(made.artifacts, answers, strict=True)
     )
     between = _between(answers, made.tolerance)
@@ -86,7 +86,7 @@ def verify_one(layout: Layout, progress: Progress, torchserve: StartTorchServe |
     return result
 
 
-def _evaluation(layout: Layout, signature: Signature) -> dict[str, NDArray[Any]]:
+def evaluation_of(layout: Layout, signature: Signature) -> dict[str, NDArray[Any]]:
     try:
         evaluation = arrays.load(layout.inputs)
     except (OSError, ValueError) as error:
@@ -95,7 +95,8 @@ def _evaluation(layout: Layout, signature: Signature) -> dict[str, NDArray[Any]]
     return evaluation
 
 
-def _try(runner: Runner, artifact: Artifact) -> Answers | str:
+def attempt(runner: Runner, artifact: Artifact) -> Answers | str:
+    """What an artefact answers, or in words why it could not be run."""
     try:
         return runner.run(artifact)
     except ConfigError:
@@ -104,7 +105,7 @@ def _try(runner: Runner, artifact: Artifact) -> Answers | str:
         return str(error)
 
 
-def _reference(
+def reference(
     layout: Layout, signature: Signature, evaluation: Mapping[str, NDArray[Any]], answers: Sequence[Answers | str]
 ) -> Mapping[str, NDArray[Any]] | None:
     """Whose answers are right: those kept with the inputs, else the first artefact's that could be run."""
@@ -117,22 +118,23 @@ def _reference(
         return kept
     if layout.reference.is_file():
         return arrays.load(layout.reference)
-    first = answers[0]
+    first = answers[0] if answers else ""
     return None if isinstance(first, str) else first.outputs
 
 
-def _judge(
+def judge(
     artifact: Artifact,
     answers: Answers | str,
-    reference: Mapping[str, NDArray[Any]] | None,
+    right: Mapping[str, NDArray[Any]] | None,
     evaluation: Mapping[str, NDArray[Any]],
     tolerance: Tolerance,
 ) -> ArtifactResult:
+    """An artefact's answers beside the right ones."""
     if isinstance(answers, str):
         return ArtifactResult(artifact, (), {}, None, 0.0, answers)
-    if reference is None:
+    if right is None:
         return ArtifactResult(artifact, (), answers.versions, None, answers.seconds, "has nothing to be compared with")
-    differences = compare(answers.outputs, reference, tolerance)
+    differences = compare(answers.outputs, right, tolerance)
     accuracy = _accuracy(answers.outputs, evaluation)
     return ArtifactResult(artifact, differences, answers.versions, accuracy, answers.seconds)
 
@@ -160,17 +162,22 @@ def _failures(
     between: Sequence[OutputDifference],
     rows: int,
 ) -> list[str]:
-    failures = [f"{model}: {item.artifact.name}: {item.problem}" for item in artifacts if item.problem]
-    for item in artifacts:
-        failures += [
-            describe(f"{model}: {item.artifact.name}", difference, made.tolerance, rows)
-            for difference in item.differences
-            if not difference.ok
-        ]
+    failures = [
+        text
+        for item in artifacts
+        for text in failures_of(f"{model}: {item.artifact.name}", [item], made.tolerance, rows)
+    ]
     if not failures and len(made.artifacts) == 2:
         pair = f"{model}: {made.artifacts[1].name} beside {made.artifacts[0].name}"
         failures = [describe(pair, difference, made.tolerance, rows) for difference in between if not difference.ok]
     return failures
+
+
+def failures_of(what: str, items: Sequence[ArtifactResult], tolerance: Tolerance, rows: int) -> list[str]:
+    """What is wrong with artefacts, each thing in a sentence that begins with `what`."""
+    failures = [f"{what}: {item.problem}" for item in items if item.problem]
+    different = [difference for item in items for difference in item.differences if not difference.ok]
+    return failures + [describe(what, difference, tolerance, rows) for difference in different]
 
 
 def describe(what: str, difference: OutputDifference, tolerance: Tolerance, rows: int) -> str:

@@ -22,6 +22,8 @@ Progress = Callable[[str, str, float], None]
 
 TENSORFLOW = "model_store.tensorflow_process"
 TORCH = "model_store.torch_process"
+TORCH_VARIANTS = "model_store.variants_torch"
+TENSORFLOW_VARIANTS = "model_store.variants_tensorflow"
 _TAIL = 12
 _ENVIRONMENT = {
     # oneDNN aborts the whole process on a wrong rank; without it TensorFlow answers with an error
@@ -85,5 +87,10 @@ def run(module: str, action: str, label: str, progress: Progress, /, **arguments
 
 def _failure(module: str, action: str, model: str, code: int, log: list[str]) -> str:
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-    framework = {TENSORFLOW: "TensorFlow", TORCH: "PyTorch"}.get(module, module)
+    framework = {
+        TENSORFLOW: "TensorFlow",
+        TORCH: "PyTorch",
+        TENSORFLOW_VARIANTS: "TensorFlow",
+        TORCH_VARIANTS: "PyTorch",
+    }.get(module, module)
     return f"{model}: the {framework} process ({action}) {ended}:\n" + "\n".join(f"  {line}" for line in log)

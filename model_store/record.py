@@ -14,7 +14,16 @@ from gateway.errors import ConfigError
 from model_store.compare import Tolerance
 
 FORMAT = 1
-Kind = Literal["savedmodel", "torchscript", "python", "torchserve-folder", "tensorflow-server", "torchserve-server"]
+Kind = Literal[
+    "savedmodel",
+    "torchscript",
+    "python",
+    "torchserve-variant",
+    "litert",
+    "torchserve-folder",
+    "tensorflow-server",
+    "torchserve-server",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A SavedModel runs in a TensorFlow process, a TorchScript file in a PyTorch proce
 handler runs in a TorchServe that the caller starts; servers already running are called by `remote`.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from numpy.typing import NDArray
 
 from gateway.errors import ConfigError
@@ -44,6 +46,7 @@ class Runner:
     inputs: Arrays
     progress: Progress
     torchserve: StartTorchServe | None = None
+    served_signature: Path | None = None  # where it is not the layout's own
 
     def run(self, artifact: Artifact) -> Answers:
         """Run one artefact on all inputs.
@@ -53,12 +56,17 @@ class Runner:
         started = time.perf_counter()
         match artifact.kind:
             case "savedmodel":
-                extra = {"savedmodel": str(self.layout.folder / artifact.path)}
+                extra: dict[str, Any] = {"savedmodel": str(self.layout.folder / artifact.path)}
                 extra["signature_name"] = self.signature.signature_name
                 outputs, versions = self._in_process(process.TENSORFLOW, artifact, extra)
             case "torchscript" | "python":
                 extra = {"script": str(self.layout.folder / artifact.path), "signature": str(self.layout.signature)}
                 outputs, versions = self._in_process(process.TORCH, artifact, extra)
+            case "torchserve-variant":
+                outputs, versions = self._in_process(process.TORCH_VARIANTS, artifact, self._folder(artifact))
+            case "litert":
+                extra = {"version": str(self.layout.folder / artifact.path), "signature": str(self._signature_file())}
+                outputs, versions = self._in_process(process.TENSORFLOW_VARIANTS, artifact, extra)
             case "torchserve-folder":
                 outputs, versions = self._in_torchserve(artifact)
             case "tensorflow-server":
@@ -67,7 +75,7 @@ class Runner:
                 outputs, versions = self._remote(remote.TORCHSERVE, artifact.address, artifact.served_as), {}
         return Answers(outputs, versions, time.perf_counter() - started)
 
-    def _in_process(self, module: str, artifact: Artifact, extra: dict[str, str]) -> tuple[Arrays, dict[str, str]]:
+    def _in_process(self, module: str, artifact: Artifact, extra: Mapping[str, Any]) -> tuple[Arrays, dict[str, str]]:
         with tempfile.TemporaryDirectory(prefix="abgate-parity-") as folder:
             given, answer = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
             arrays.save(given, {spec.name: self.inputs[spec.name] for spec in self.signature.inputs})
@@ -75,6 +83,17 @@ class Runner:
                 module, "predict", self.layout.model, self.progress, inputs=str(given), output=str(answer), **extra
             )
             return arrays.load(answer), versions
+
+    def _signature_file(self) -> Path:
+        return self.served_signature or self.layout.signature
+
+    def _folder(self, artifact: Artifact) -> dict[str, Any]:
+        """A model folder with our handler, as its own files say that it is loaded."""
+        folder = self.layout.folder / artifact.path
+        described = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text())["model"]
+        config = yaml.safe_load((folder / described["configFile"]).read_text())["handler"]
+        config["file"] = described["serializedFile"]
+        return {"folder": str(folder), "signature": str(self._signature_file()), "config": config}
 
     def _in_torchserve(self, artifact: Artifact) -> tuple[Arrays, dict[str, str]]:
         if self.torchserve is None:

@@ -51,7 +51,7 @@ class Step:
 
 def steps(model: str, handler: Path) -> tuple[Step, ...]:
     """The steps of a model in their order."""
-    common = (_file(arrays), zoo.source(model), _file(signature_file))
+    common = (file_of(arrays), zoo.source(model), file_of(signature_file))
     found: Any = zoo.model(model)
     twin = getattr(found, "PYTHON_TWIN", None) or found.TWIN
     folder = f"torchserve/{model}"
@@ -61,7 +61,7 @@ def steps(model: str, handler: Path) -> tuple[Step, ...]:
             0.0,
             0.7,
             TENSORFLOW_PACKAGES + zoo.model(model).REQUIRES,
-            (_file(tensorflow_process), *common),
+            (file_of(tensorflow_process), *common),
             (),
             _run_tensorflow,
         ),
@@ -70,7 +70,7 @@ def steps(model: str, handler: Path) -> tuple[Step, ...]:
             0.7,
             0.98,
             TORCH_PACKAGES,
-            (_file(torch_process), *common, _file(twins), twin),
+            (file_of(torch_process), *common, file_of(twins), twin),
             ("weights.npz", "inputs.npz"),
             _run_python if hasattr(found, "PYTHON_TWIN") else _run_torch,
         ),
@@ -79,7 +79,7 @@ def steps(model: str, handler: Path) -> tuple[Step, ...]:
             0.98,
             1.0,
             (),
-            (_file(torchserve_folder), *torchserve_folder.handler_files(handler)),
+            (file_of(torchserve_folder), *torchserve_folder.handler_files(handler)),
             ("signature.json", f"{folder}/{torchserve_folder.MODEL_FILE}"),
             _run_folder,
         ),
@@ -177,5 +177,5 @@ def _run_folder(context: Context) -> None:
     torchserve_folder.write(layout.torchserve, layout.model, file, context.handler, layout.signature)
 
 
-def _file(module: ModuleType) -> Path:
+def file_of(module: ModuleType) -> Path:
     return Path(str(module.__file__))

@@ -31,8 +31,11 @@ def handler_files(handler: Path) -> tuple[Path, ...]:
     return (handler, *sorted(handler.parent.glob("handler_*.py")))
 
 
-def write(folder: Path, model: str, model_file: str, handler: Path, signature: Path) -> None:
-    """Write MAR-INF/MANIFEST.json, the handler, model-config.yaml and signature.json into TorchServe's folder of a model."""
+def write(folder: Path, model: str, model_file: str, handler: Path, signature: Path, more: str = "") -> None:
+    """Write MAR-INF/MANIFEST.json, the handler, model-config.yaml and signature.json into TorchServe's folder of a model.
+
+    `more` is put behind the yaml, which ends within the handler's section.
+    """
     manifest = {
         "runtime": "python",
         "model": {
@@ -48,7 +51,7 @@ def write(folder: Path, model: str, model_file: str, handler: Path, signature: P
     }
     (folder / "MAR-INF").mkdir(parents=True, exist_ok=True)
     (folder / "MAR-INF" / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    (folder / "model-config.yaml").write_text(CONFIG)
+    (folder / "model-config.yaml").write_text(CONFIG + more)
     for source in handler_files(handler):
         shutil.copyfile(source, folder / ("handler.py" if source == handler else source.name))
     shutil.copyfile(signature, folder / "signature.json")

@@ -225,3 +225,10 @@ def _default_files(base: Layout, info: VariantInfo, path: Path) -> ArmFiles:
         if file.startswith(below)
     }
     return ArmFiles(info.kind, path, info.stand_in_only, None, combined(sums))
+
+
+def write_entry(base: Layout, name: str, entry: dict[str, Any]) -> None:
+    """Put one variant's entry into the manifest."""
+    entries = read_manifest(base) | {name: entry}
+    ordered = {known: entries[known] for known in NAMES if known in entries}
+    record.write_json(manifest_path(base), {"format": FORMAT, "model": base.model, "variants": ordered})

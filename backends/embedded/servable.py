@@ -17,6 +17,7 @@ import numpy as np
 
 from backends.embedded.batch_graph import BatchingParameters, add_batched
 from backends.embedded.errors import invalid
+from backends.embedded.litert import LiteRtSession, is_litert
 from backends.embedded.metrics import ServingMetrics
 from backends.embedded.session import GraphSession, Parallelism, RawCall
 from backends.embedded.signature import DEFAULT_SIGNATURE, Signature, signature_from_proto
@@ -44,7 +45,11 @@ class Servable:
         self.name = name
         self.version = version
         self.directory = directory
-        self._graph = GraphSession(directory, options.tags, options.parallelism)
+        self._graph: GraphSession | LiteRtSession = (
+            LiteRtSession(directory, options.parallelism)
+            if is_litert(directory)
+            else GraphSession(directory, options.tags, options.parallelism)
+        )
         self._metrics = metrics
         self.signature_defs: Mapping[str, Any] = self._graph.meta_graph.signature_def
         self.signatures: dict[str, Signature] = {}

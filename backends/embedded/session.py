@@ -34,7 +34,7 @@ class GraphSession:
         import tensorflow as tf
 
         self.graph = tf.Graph()
-        self.session = tf.compat.v1.Session(graph=self.graph, config=_config(parallelism))
+        self.session = tf.compat.v1.Session(graph=self.graph, config=session_config(parallelism))
         with self.graph.as_default():
             self.meta_graph = tf.compat.v1.saved_model.load(self.session, list(tags), directory)
 
@@ -62,7 +62,8 @@ def make_callable(session: Any, feeds: Sequence[str], fetches: Sequence[str]) ->
     return call
 
 
-def _config(parallelism: Parallelism) -> Any:
+def session_config(parallelism: Parallelism) -> Any:
+    """The threads of a session, as TensorFlow takes them."""
     import tensorflow as tf
 
     return tf.compat.v1.ConfigProto(
@@ -79,7 +80,7 @@ def check_runtime(parallelism: Parallelism) -> str:
 
     version: str = tf.__version__
     hint = f"the stand-in was written for tensorflow 2.21.0 and found {version}; install abgate[tensorflow]"
-    with tf.Graph().as_default(), tf.compat.v1.Session(config=_config(parallelism)) as session:
+    with tf.Graph().as_default(), tf.compat.v1.Session(config=session_config(parallelism)) as session:
         x = tf.compat.v1.placeholder(tf.float32, [None, 1])
         y = x * 2.0
         try:

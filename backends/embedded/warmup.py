@@ -18,6 +18,8 @@ from backends.embedded.signature import Signature, TensorInfo
 from backends.embedded.tensor_proto import decode_tensor
 
 WARMUP_FILE = Path("assets.extra") / "tf_serving_warmup_requests"
+# beside the version folders of a model that XLA compiles for each batch size
+SIZES_FILE = "batch_sizes.json"
 MAX_RECORDS = 1000  # saved_model_warmup_util.h
 
 logger = logging.getLogger(__name__)
@@ -27,14 +29,38 @@ def warm_up(servable: Servable, batch_sizes: tuple[int, ...] = (1,)) -> int:
     """Run the version's warm-up and return the number of calls made; raises ServingError when a recorded request fails."""
     recorded = Path(servable.directory) / WARMUP_FILE
     if recorded.is_file():
-        return _replay(servable, recorded)
+        compiled = (Path(servable.directory).parent / SIZES_FILE).is_file()
+        return _replay(servable, recorded) + (_other_sizes(servable, recorded, batch_sizes) if compiled else 0)
     return _synthesize(servable, batch_sizes)
 
 
 def _replay(servable: Servable, path: Path) -> int:
+    calls = 0
+    for signature, tensors in _requests(servable, path):
+        servable.run(signature, tensors)
+        calls += 1
+    return calls
+
+
+def _other_sizes(servable: Servable, path: Path, batch_sizes: tuple[int, ...]) -> int:
+    """Run a recorded row in every batch size that the records leave out: a function that XLA compiles is compiled for each."""
+    missing, row = set(batch_sizes) - {1}, None
+    for signature, tensors in _requests(servable, path):
+        if all(info.shape and info.shape[0] == -1 for info in signature.inputs.values()):
+            missing -= {len(next(iter(tensors.values())))}
+            row = signature, {alias: array[:1] for alias, array in tensors.items()}
+    if row is None:
+        return 0
+    signature, first = row
+    for rows in sorted(missing):
+        servable.run(signature, {alias: np.repeat(array, rows, axis=0) for alias, array in first.items()})
+    return len(missing)
+
+
+def _requests(servable: Servable, path: Path) -> Iterator[tuple[Signature, dict[str, np.ndarray]]]:
+    """The recorded requests that fit a signature."""
     from tensorflow_serving.apis import prediction_log_pb2
 
-    calls = 0
     for record in _records(path):
         log = prediction_log_pb2.PredictionLog.FromString(record)
         if log.WhichOneof("log_type") != "predict_log":
@@ -47,9 +73,7 @@ def _replay(servable: Servable, path: Path) -> int:
                 "%s: a record is skipped: it does not fit signature %r", path, request.model_spec.signature_name
             )
             continue
-        servable.run(signature, {alias: decode_tensor(alias, proto) for alias, proto in request.inputs.items()})
-        calls += 1
-    return calls
+        yield signature, {alias: decode_tensor(alias, proto) for alias, proto in request.inputs.items()}
 
 
 def _records(path: Path) -> Iterator[bytes]:

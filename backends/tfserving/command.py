@@ -7,6 +7,7 @@ process (backends/launch.py) and TensorFlow itself. The launcher pins the cores;
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ from backends.spec import BackendSpec, Command, ServedModel, host_port
 from backends.tfserving.config_text import batching_parameters, model_config_list, monitoring_config
 
 BINARY = "tensorflow_model_server"
+MODEL_FILES = ("saved_model.pb", "model.tflite")
+# beside the version folders of a model that XLA compiles: a JSON list of batch sizes
+SIZES_FILE = "batch_sizes.json"
 HANDLER_THREADS = 64  # the real server's default, 4 per core, refuses 32 parallel gRPC callers on 2 cores
 
 
@@ -32,12 +36,15 @@ def plan(spec: BackendSpec) -> Command:
     for model in spec.models:
         _check_model(spec, model)
     binary = find_binary(spec.binary)
+    sizes = compiled_sizes(spec.models)
+    if binary is not None:
+        _check_real(spec, sizes)
     folder = (Path(spec.run_dir) / spec.name).resolve()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    flags = [*_address_flags(spec), *_thread_flags(spec), *_file_flags(spec, folder)]
+    flags = [*_address_flags(spec), *_thread_flags(spec), *_file_flags(spec, folder, sizes)]
     if binary is not None:
-        argv = (binary, *flags)
+        argv = (binary, *flags, *(["--xla_cpu_compilation_enabled=true"] if sizes else []))
         return Command(
             argv, dict(os.environ), f"TensorFlow Serving {binary_version(binary)}", stand_in=False, cwd=str(folder)
         )
@@ -83,10 +90,40 @@ def _check_model(spec: BackendSpec, model: ServedModel) -> None:
     if model.version is not None and not model.version.isdigit():
         raise ValueError(f"{where}: version {model.version!r}: TensorFlow Serving's versions are whole numbers")
     base = Path(model.path)
-    pattern = f"{model.version}/saved_model.pb" if model.version is not None else "*/saved_model.pb"
-    if not any(found.parent.name.isdigit() for found in base.glob(pattern)):
+    folder = model.version if model.version is not None else "*"
+    if not any(found.parent.name.isdigit() for file in MODEL_FILES for found in base.glob(f"{folder}/{file}")):
         raise FileNotFoundError(
-            f"{where}: no {pattern} under {base}: expected a folder of version folders, each a SavedModel"
+            f"{where}: no {folder}/saved_model.pb under {base}: expected a folder of version folders, each a SavedModel"
+            " (or, for the stand-in, a LiteRT model.tflite)"
+        )
+
+
+def compiled_sizes(models: tuple[ServedModel, ...]) -> tuple[int, ...]:
+    """The batch sizes that the models' artefacts were compiled for; () where any size is as good as another."""
+    files = [Path(model.path) / SIZES_FILE for model in models]
+    return tuple(sorted({int(size) for file in files if file.is_file() for size in json.loads(file.read_text())}))
+
+
+def allowed_sizes(sizes: tuple[int, ...], largest: int) -> tuple[int, ...]:
+    """What a batch is padded to: the compiled sizes below the largest batch, and the largest itself."""
+    return (*(size for size in sizes if size < largest), largest) if sizes else ()
+
+
+def _check_real(spec: BackendSpec, sizes: tuple[int, ...]) -> None:
+    """Refuse what only the stand-in can do, before the real server fails at it in its own way."""
+    for model in spec.models:
+        files = [file for name in MODEL_FILES for file in Path(model.path).glob(f"*/{name}")]
+        if files and not any(file.name == "saved_model.pb" for file in files):
+            raise ValueError(
+                f"backend {spec.name!r}, model {model.name!r}: {model.path} holds LiteRT files, which {BINARY} loads only "
+                "with --prefer_tflite_model, and abgate does not start it so; serve a SavedModel, or take the binary off PATH "
+                "for the stand-in"
+            )
+    largest = spec.batching.max_batch_size
+    if largest > 1 and sizes and largest not in sizes:
+        raise ValueError(
+            f"backend {spec.name!r}: batching.max_batch_size {largest} is none of the sizes its model was compiled for"
+            f" ({', '.join(map(str, sizes))}): {BINARY} would compile on a client's request"
         )
 
 
@@ -113,14 +150,20 @@ def _thread_flags(spec: BackendSpec) -> list[str]:
     ]
 
 
-def _file_flags(spec: BackendSpec, folder: Path) -> list[str]:
+def _file_flags(spec: BackendSpec, folder: Path, sizes: tuple[int, ...]) -> list[str]:
     files = {
         "model_config_file": ("models.config", model_config_list(spec.models)),
         "monitoring_config_file": ("monitoring.config", monitoring_config()),
     }
     flags = []
     if spec.batching.max_batch_size > 1:
-        text = batching_parameters(spec.batching, spec.workers, spec.job_queue, spec.max_rows)
+        text = batching_parameters(
+            spec.batching,
+            spec.workers,
+            spec.job_queue,
+            spec.max_rows,
+            allowed_sizes(sizes, spec.batching.max_batch_size),
+        )
         files["batching_parameters_file"] = ("batching.config", text)
         flags.append("--enable_batching=true")
     for flag, (name, text) in files.items():

@@ -31,14 +31,17 @@ def model_config_list(models: tuple[ServedModel, ...]) -> str:
     return "model_config_list {\n" + "".join(entries) + "}\n"
 
 
-def batching_parameters(batching: Batching, workers: int, job_queue: int, max_rows: int) -> str:
+def batching_parameters(
+    batching: Batching, workers: int, job_queue: int, max_rows: int, allowed: tuple[int, ...] = ()
+) -> str:
     """Return BatchingParameters: as many batch threads as the other server has workers, as many queued requests.
 
     TF Serving counts rows and refuses a request of more rows than max_batch_size, which TorchServe, counting requests, takes:
     so a request may have max_rows and is split into executions of the batching's size, and the queue, counted in rows too, has
     room for the largest request beside job_queue small ones.
 
-    No allowed_batch_sizes: a batch runs with the rows it has, as on TorchServe, and nothing is padded.
+    Without `allowed` there are no allowed_batch_sizes: a batch runs with the rows it has, as on TorchServe, and nothing is
+    padded. A model that is compiled for each size names its sizes, and batches are padded to them.
     """
     size = batching.max_batch_size
     values = {
@@ -49,6 +52,7 @@ def batching_parameters(batching: Batching, workers: int, job_queue: int, max_ro
         "max_enqueued_batches": max(1, -(-(job_queue + max_rows) // size)),
     }
     lines = [f"{name} {{ value: {value} }}\n" for name, value in values.items()]
+    lines += [f"allowed_batch_sizes: {size}\n" for size in allowed]
     return "".join([*lines, "enable_large_batch_splitting { value: true }\n"])
 
 

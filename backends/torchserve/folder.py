@@ -1,7 +1,7 @@
 """A private copy of a model for one start, so that the start's batching, threads and workers are the ones in force.
 
 TorchServe lets a model's own yaml beat parameters given elsewhere, so the only sure place is that yaml. The copy links the
-model's files and owns three: MANIFEST.json, model-config.yaml and, where missing, the second half of our handler.
+model's files and owns three: MANIFEST.json, model-config.yaml and, where missing, the other parts of our handler.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def handler_path() -> Path:
 
 def handler_files() -> tuple[Path, ...]:
     """All files of the handler, to be copied into a model folder under their own names."""
-    return handler_path(), Path(__file__).with_name("handler_wire.py")
+    here = Path(__file__)
+    return handler_path(), here.with_name("handler_wire.py"), here.with_name("handler_models.py")
 
 
 def model_config(batching: Batching, threads: int, workers: int) -> str:

@@ -1,31 +1,31 @@
-"""The handler TorchServe runs: one model, TorchScript or plain Python, the formats of handler_wire, one forward for a whole batch.
+"""The handler TorchServe runs: one model in any form of handler_models, the formats of handler_wire, one forward for a whole batch.
 
-This file and handler_wire.py are copied into a model folder and imported by TorchServe's worker: the standard library,
-numpy and torch only. It must hold exactly one class, must return as many answers as it got requests, and must never let
-one request's fault reach its batch mates or the worker. What it trusts is signature.json.
+This file, handler_wire.py and handler_models.py are copied into a model folder and imported by TorchServe's worker: the standard
+library, numpy and the runtime that the model's form needs. It must hold exactly one class, must return as many answers as it got
+requests, and must never let one request's fault reach its batch mates or the worker. What it trusts is signature.json.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import struct
 import sys
 import threading
 import time
-import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
+    from backends.torchserve import handler_models as models
     from backends.torchserve import handler_wire as wire
 else:
     try:  # in a model folder, which TorchServe puts on the path
+        import handler_models as models
         import handler_wire as wire
     except ImportError:  # in the package
+        from backends.torchserve import handler_models as models
         from backends.torchserve import handler_wire as wire
 
 SENT_KEY = "x-abgate-sent-ns"
@@ -37,16 +37,13 @@ class Handler:
     """What TorchServe calls: `initialize` once in a worker, then `handle` with one batch at a time."""
 
     def initialize(self, ctx: Any) -> None:
-        """Load model.pt and signature.json, set torch's threads, run the model once per batch size it will see."""
+        """Load the model and signature.json with the threads it may use, run it once per batch size it will see."""
         folder = ctx.system_properties["model_dir"]
         config = (ctx.model_yaml_config or {}).get("handler") or {}
-        torch.set_num_threads(int(config.get("threads", 1)))
         model = ctx.manifest["model"]
         self.name, self.version = ctx.model_name, str(model.get("modelVersion", "1.0"))
         self.signature = wire.load_signature(os.path.join(folder, "signature.json"))
-        weights = os.path.join(folder, model.get("serializedFile", "model.pt"))
-        self.plain = weights.endswith(".py")
-        self.model = load_plain(weights) if self.plain else load_torchscript(weights)
+        self.model = models.load(folder, model.get("serializedFile", "model.pt"), config, self.signature)
         self._tally: dict[str, int] = {}
         self._tally_lock, self._tallied = threading.Lock(), threading.Event()
         self._counters = self._find_counters(ctx)
@@ -137,15 +134,7 @@ class Handler:
             start = end
 
     def _run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        if self.plain:
-            outputs = list(self.model(*arrays))
-        else:
-            with torch.inference_mode():
-                found = self.model(*(torch.from_numpy(array) for array in arrays))
-            if isinstance(found, dict):
-                found = [found[name] for name, _, _ in self.signature.outputs]
-            tensors = [found] if isinstance(found, torch.Tensor) else list(found)
-            outputs = [tensor.contiguous().numpy() for tensor in tensors]
+        outputs = self.model.run(arrays)
         if len(outputs) != len(self.signature.outputs):
             raise RuntimeError(f"{len(outputs)} outputs, the signature has {len(self.signature.outputs)}")
         for (name, datatype, _), array in zip(self.signature.outputs, outputs, strict=True):
@@ -190,25 +179,33 @@ class Handler:
         return wire.write_oip(head, [specs[position] for position in job.wanted], outputs, job.format == "oip-binary")
 
     def _warm_up(self, batch_size: int) -> None:
-        """Run zeros through the model, so that TorchScript specialises before the first client and not on it."""
+        """Run the model, so that it specialises or is compiled before the first client and not on it."""
         for rows in sorted({1, 2, batch_size}) * 2:
-            zeros: list[np.ndarray] = [
-                np.full(
-                    [rows if axis == 0 and self.signature.batched else max(size, 1) for axis, size in enumerate(shape)],
-                    b"" if datatype == "BYTES" else 0,
-                    wire.NUMPY_TYPES[datatype],
-                )
-                for _, datatype, shape in self.signature.inputs
-            ]
+            arrays = self._example(rows)
             try:
-                self._run(zeros)
+                self.model.warm(arrays)
             except Exception as fault:  # zeros may be no legal input: the model still serves
+                if self.model.must_warm:
+                    raise
                 print(
                     f"abgate handler: {self.name}: warm-up with {rows} rows failed: {fault}",
                     file=sys.stderr,
                     flush=True,
                 )
                 return
+
+    def _example(self, rows: int) -> list[np.ndarray]:
+        """That many rows of the model's own example, of zeros where it brings none."""
+        if self.model.example is not None:
+            return [np.repeat(array[:1], rows, axis=0) for array in self.model.example]
+        return [
+            np.full(
+                [rows if axis == 0 and self.signature.batched else max(size, 1) for axis, size in enumerate(shape)],
+                b"" if datatype == "BYTES" else 0,
+                wire.NUMPY_TYPES[datatype],
+            )
+            for _, datatype, shape in self.signature.inputs
+        ]
 
     def _find_counters(self, ctx: Any) -> dict[str, Any]:
         """The counters that our metrics.yaml declares; none when the server runs with another one."""
@@ -256,26 +253,6 @@ class Handler:
                 self._counters["abgate_batch_size_bucket"].add_or_update(below, [*labels, bound])
         for key, amount in tally.items():
             self._counters[key].add_or_update(amount, labels)
-
-
-def load_torchscript(path: str) -> Any:
-    """A TorchScript file, ready to serve."""
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # torch announces the end of TorchScript, and still serves it
-        return torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-
-
-def load_plain(path: str) -> Any:
-    """A model in plain Python, for what is no tensor of PyTorch's: `Model(folder)` of the file, called with the input arrays in
-    the signature's order, gives the output arrays in theirs; BYTES are object arrays of bytes."""
-    found = importlib.util.spec_from_file_location("abgate_plain_model", path)
-    if found is None or found.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module.Model(os.path.dirname(path))
 
 
 def request_header(ctx: Any, index: int, key: str) -> str | None:
