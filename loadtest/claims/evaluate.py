@@ -32,7 +32,10 @@ _TOLD = {
 
 @dataclass(frozen=True)
 class Found:
-    """One comparison with its figures: the effect, what it says against the claim's rule, its pairs and blocks."""
+    """One comparison with its figures: the effect, what it says against the claim's rule, its pairs and blocks.
+
+    figures: value, low, high and n where they come from no effect. certain: what was seen to be so or not; no test.
+    """
 
     label: str
     unit: str
@@ -41,6 +44,8 @@ class Found:
     pairs: Sequence[Sequence[Any]] = ()
     blocks: Sequence[str] = ()
     reason: str = ""
+    figures: Mapping[str, Any] | None = None
+    certain: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -241,13 +246,14 @@ def _effect(effect: Effect | NotComputable) -> dict[str, Any]:
 
 def part_document(part: Found) -> dict[str, Any]:
     """A PART of results.claims."""
-    told = _effect(part.effect)
+    told = dict(part.figures) if part.figures is not None else _effect(part.effect)
     missing = told.pop("missing", "")
+    judged = part.judged if isinstance(part.judged, Judged) and part.certain is None else None
     return {
         "label": part.label,
         "unit": part.unit,
         **told,
-        "p": part.judged.p if isinstance(part.judged, Judged) else None,
+        "p": judged.p if judged else None,
         "answer": alone(part.judged),
         "reason": part.reason or missing,
         "pairs": [list(pair) for pair in part.pairs],
