@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from loadtest.claims.phases import phases, seconds
 from loadtest.claims.plan import Swap
 from loadtest.lab.blocks import BlockPlan, common, record
 from loadtest.lab.spec import ArmSpec, Kind, RunningArm
+from loadtest.points.run import Progress
 from loadtest.points.spec import Load
 
 RATE = 150.0
@@ -54,9 +54,18 @@ class SwapRun:
             self.state.tell(f"{name}, change {replicate + 1} of {swap.starts}: versions change under load")
             plan = self._plan(identity, replicate)
             changes = self._changes(arm, folder)
-            thread = threading.Thread(target=self._run_changes, args=(changes,), name="changes", daemon=True)
+            due = threading.Event()
+            thread = threading.Thread(target=self._run_changes, args=(changes, due), name="changes", daemon=True)
             thread.start()
-            recording = record(running, spec.name, plan, self.state.run_dir / "blocks" / identity)
+
+            def under_way(progress: Progress) -> None:
+                if progress.elapsed >= WARM_S + BEFORE_S:
+                    due.set()
+
+            try:
+                recording = record(running, spec.name, plan, self.state.run_dir / "blocks" / identity, under_way)
+            finally:
+                due.set()
             thread.join(60.0)
             block = common([recording])[0].document
         self.state.put({**block, "model": swap.model, "load_name": "constant", "stand_in": arm.stand_in})
@@ -72,6 +81,9 @@ class SwapRun:
         if requests is None or recording.result is None:
             return told | {"phases": [], "seconds": [], "failed": self.marks.failed or "nothing was recorded"}
         cut = recording.result.start_ns
+        last = max((done for _, done in self.marks.steps.values()), default=0)
+        if not told["failed"] and last > int(requests.due_ns.max()):
+            told["failed"] = "the changes took longer than the load"
         return told | {"phases": phases(requests, cut, self.marks), "seconds": seconds(requests, cut)}
 
     def _plan(self, identity: str, replicate: int) -> BlockPlan:
@@ -115,8 +127,8 @@ class SwapRun:
             arm.management or "", arm.direct.http, self.swap.model, folder / "second", body, self.marks
         )
 
-    def _run_changes(self, changes: TensorFlowChanges | TorchServeChanges) -> None:
-        time.sleep(WARM_S + BEFORE_S + 1.0)  # the generator needs a second to start
+    def _run_changes(self, changes: TensorFlowChanges | TorchServeChanges, due: threading.Event) -> None:
+        due.wait()
         try:
             changes.run()
         except (ChangeFailed, OSError) as error:
