@@ -25,16 +25,23 @@ _COMMANDS = {
     "report": ("gateway.cli_loadtest", "Write the report of a run."),
     "experiment": ("gateway.cli_experiment", "Show experiments, change weights, kill switch."),
 }
+# below `abgate loadtest`; a module registers its experiment here
+EXPERIMENTS = {
+    "compare": ("gateway.cli_lab", "Compare arms on fresh server starts, with a verdict."),
+    "aa": ("gateway.cli_lab", "Compare arms with themselves: how often is a difference found?"),
+}
 
 
-class _Lazy(click.Group):
-    """A group that knows its commands' names and first lines, and imports one when it is called."""
+class Lazy(click.Group):
+    """A group that knows its commands' modules and first lines, and imports one when it is called."""
+
+    table = _COMMANDS
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = _COMMANDS.get(cmd_name)
+        entry = self.table.get(cmd_name)
         if entry is None:
             return None
         command: Any = getattr(importlib.import_module(entry[0]), cmd_name)
@@ -43,10 +50,10 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.table.items()])
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="abgate")
 def cli() -> None:
     """Send the same inference traffic to the same model on TorchServe and TensorFlow Serving, and compare with evidence.

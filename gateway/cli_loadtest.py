@@ -7,10 +7,35 @@ from typing import Any
 
 import click
 
+from gateway.cli import EXPERIMENTS, Lazy
 from gateway.cli_config import CONFIG_OPTION
 
+_PROFILE = "profile"
 
-@click.command()
+
+class _ProfileOrExperiment(Lazy):
+    """Takes a profile as if it were a command, so that `abgate loadtest smoke` and `abgate loadtest compare` both work."""
+
+    table = EXPERIMENTS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.table, *ctx.help_option_names):
+            args = [_PROFILE, *args]
+        return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return profile_run if cmd_name == _PROFILE else super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_ProfileOrExperiment, subcommand_metavar="PROFILE [OPTIONS] | EXPERIMENT [ARGS]...")
+def loadtest() -> None:
+    """Run a load test against the gateway or one server, or an experiment that starts its own servers.
+
+    PROFILE is a file, or a shipped one's name; `abgate loadtest smoke --help` shows its options.
+    """
+
+
+@click.command("loadtest PROFILE")
 @click.argument("profile")
 @CONFIG_OPTION
 @click.option("--duration", help="Of the measurement window, e.g. 60s; default: the profile's.")
@@ -26,7 +51,7 @@ from gateway.cli_config import CONFIG_OPTION
 @click.option(
     "--report/--no-report", "with_report", default=True, show_default=True, help="Write the report at the end."
 )
-def loadtest(profile: str, path: Path, with_report: bool, **given: Any) -> int:
+def profile_run(profile: str, path: Path, with_report: bool, **given: Any) -> int:
     """Run PROFILE (a file, or a shipped one's name) against the running gateway or, with --direct, one server."""
     from gateway.config import load
     from loadtest.run import run

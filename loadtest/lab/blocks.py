@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from loadtest.lab.cut import Cut, block_document, own_discard
 from loadtest.lab.recording import BlockPlan, Recording, record
 from loadtest.lab.spec import Running
+from loadtest.points.run import Progress
 
 __all__ = ["Block", "BlockPlan", "Recording", "common", "measure", "record"]
 
-Progress = Callable[[dict[str, Any]], None]
-Part = Literal["gateway", "direct"]
+Told = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Block:
     document: dict[str, Any]
 
 
-def measure(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Progress | None = None) -> Block:
+def measure(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Told | None = None) -> Block:
     """Load one arm, the others idle, and cut by its own warm-up. folder: the block's raw data; made here.
 
     A server, a gateway or a generator that dies leaves a block with valid false and the reason; nothing is raised for it.

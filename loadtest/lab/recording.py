@@ -10,18 +10,20 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
 from loadtest.admin import AdminError, fetch
 from loadtest.lab.spec import Running, RunningArm
+from loadtest.points.files import load_requests
+from loadtest.points.run import Progress, run_point
 from loadtest.points.spec import Load, PointResult, PointSpec, Protocol, Requests, Segment
 from loadtest.resources import Sampler, write_resources
 
 SAMPLE_SECONDS = 0.25
 GENERATOR = "generator"
-Progress = Callable[[dict[str, Any]], None]
+Told = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Recording:
     """Everything of a block before it is cut. requests, result: None where no generator came to its end.
 
     resources: (time_ns, role, cores, rss_bytes) rows. scrapes: the arm's metrics before and after, None where it tells none.
+    wire: what the arm's server was spoken to in.
     faults: what makes the block invalid whatever is cut (a process died, the generator failed).
     """
 
@@ -87,6 +90,7 @@ class Recording:
     resources: Sequence[tuple[int, str, float, int]]
     scrapes: tuple[str, str] | None
     started_seconds: float | None
+    wire: str = ""
     faults: tuple[str, ...] = field(default=())
 
 
@@ -114,11 +118,8 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
     )
 
 
-def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Progress | None = None) -> Recording:
+def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progress: Told | None = None) -> Recording:
     """Load one arm, the others idle; write the raw data into folder. Only what stops the whole lab is raised."""
-    from loadtest.points.files import load_requests
-    from loadtest.points.run import run_point
-
     folder.mkdir(parents=True, exist_ok=True)
     found = running.arms[arm]
     faults = dead(running, arm)
@@ -149,8 +150,16 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
         resources=sampler.rows(),
         scrapes=(before, after) if before is not None and after is not None else None,
         started_seconds=running.started_seconds.get(arm),
+        wire=spoken(running, arm, plan),
         faults=tuple(dict.fromkeys((*faults, *dead(running, arm)))),
     )
+
+
+def spoken(running: Running, arm: str, plan: BlockPlan) -> str:
+    """The wire format that the arm's server sees."""
+    if plan.path == "direct":
+        return running.arms[arm].direct.protocol(plan.protocol)
+    return running.wire.get(arm, {}).get(plan.protocol, "")
 
 
 def dead(running: Running, arm: str) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ class ArmSpec:
     transport: Literal["http", "grpc"] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[tuple[str, Path], ...] = ()  # further models the same server holds, (name, path)
+    digest: str = ""  # one sha256 over the files at path, as recorded when they were made
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class StandError(RuntimeError):
 #
 # {
 #   "format": 1,
-#   "kind": "comparison" | "slo" | "sweep" | "batching" | "claims",
+#   "kind": "comparison" | "slo" | "sweep" | "batching" | "claims" | "aa",
 #   "run_id": str, "started": ISO 8601, "seconds": float, "complete": bool,
 #   "question": str,                      # in a user's words
 #   "verdict": {"text": str, "code": 0|1|2, "valid": bool, "reasons": [str]},
@@ -137,14 +138,20 @@ class StandError(RuntimeError):
 #   "gateway_ms": QUANTILES|null, "codec_ms": QUANTILES|null, "queue_ms": QUANTILES|null,
 #   "batches": {"source": str, "mean": float, "buckets": {"1": n, ...}, "fill": float|null}|null,
 #   "cpu": {role: {"cores": float, "rss_bytes": int}}, "generator_us": float, "start_seconds": float|null,
-#   "discarded_s": float, "drift": str|null, "valid": bool, "reasons": [str], "folder": "blocks/<id>"
+#   "discarded_s": float, "drift": str|null, "valid": bool, "reasons": [str], "folder": "blocks/<id>",
+#   "name": str, "notes": [str],                       # the load's name in the plan; findings that stop nothing
+#   "wire": str,                                       # what the arm's server is spoken to in ("protocol" is the client's)
+#   "cpu_us": float|null,                              # the arm's server: CPU microseconds a request
+#   "server": {...},                                   # what else its counters tell (padding, queue mean)
+#   "capacity": {"valid": bool, "reasons": [str]}      # may its achieved rate be called a capacity?
 # }
 # QUANTILES = {"n": int, "mean": f, "sd": f, "max": f, "p50": Q, "p90": Q, "p95": Q, "p99": Q, "p999": Q}
-# Q = {"value": f, "low": f|null, "high": f|null} or {"missing": reason}
+# Q = {"value": f, "low": f|null, "high": f|null} or {"missing": reason} (with "point": f where only dependence forbids it)
 # COMPARISON = {
 #   "metric": str, "unit": "ratio"|"difference", "lower_is_better": bool, "baseline": str, "arm": str, "protocol": str,
 #   "load": str, "n": pairs, "value": f, "low": f, "high": f, "confidence": .95, "p": f, "margin": f,
 #   "pairs": [[a, b, "AB"|"BA"], ...], "order_effect": {...}|null,
 #   "aa": {"value", "low", "high", "unbiased": bool, "resolves": bool, "reason": str}|{"missing": reason},
-#   "verdict": "A better"|"B better"|"no difference beyond the margin"|"cannot tell"|"INVALID", "reason": str
+#   "verdict": "A better"|"B better"|"no difference beyond the margin"|"cannot tell"|"INVALID"|"no verdict: stand-in",
+#   "reason": str, "path": "gateway"|"direct", "primary": bool, "p_holm": f|null
 # }  (or {"metric", "baseline", "arm", ..., "missing": reason})

@@ -1,0 +1,112 @@
+"""A comparison: arms of one model on fresh starts, the baseline's second instance among them, judged by a plan made before.
+
+Lives here: how a plan is made of an experiment and arms, the run, and going on with a run. The doing is starts.py's, the judging
+judge.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gateway.errors import ConfigError
+from loadtest.lab import document as lab
+from loadtest.lab.judge import comparisons, verdict
+from loadtest.lab.order import turns
+from loadtest.lab.plan import ComparisonPlan, Experiment, from_json, to_json
+from loadtest.lab.spec import ArmSpec, Stand
+from loadtest.lab.starts import Json, Starts, Tell, idle_cores
+
+KIND = "comparison"
+AA_SUFFIX = "-aa"
+
+
+def plan_of(
+    experiment: Experiment, name: str, arms: Sequence[ArmSpec], artifacts: Path, *, full: bool, direct: bool
+) -> ComparisonPlan:
+    """The plan of an experiment for these arms, the first being the baseline; an A/A arm is added to them.
+
+    artifacts: the model's folder with its inputs. Raises ConfigError where something is missing or does not fit.
+    """
+    if not arms:
+        raise ConfigError(["a comparison needs arms"])
+    model = arms[0].model
+    payloads, signature = artifacts / "inputs.npz", artifacts / "signature.json"
+    if not payloads.is_file():
+        raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {model}`"])
+    twin = replace(arms[0], name=arms[0].name + AA_SUFFIX)
+    if twin.name in {arm.name for arm in arms}:
+        raise ConfigError([f"arm {twin.name!r}: the baseline's second instance is called so; take another name"])
+    return ComparisonPlan(
+        profile=name,
+        question=experiment.question.format(model=model),
+        model=model,
+        arms=(*arms, twin),
+        aa=twin.name,
+        loads=experiment.loads,
+        protocols=experiment.protocols,
+        path="direct" if direct else "gateway",
+        primary=experiment.primary,
+        margin=experiment.margin,
+        margins={str(metric): size for metric, size in experiment.margins.items()},
+        alpha=experiment.alpha,
+        replicates=experiment.replicates,
+        timing=experiment.full if full else experiment.quick,
+        payloads=payloads.absolute(),
+        signature=signature.absolute() if signature.is_file() else None,
+        check=check_of(payloads),
+        rows=experiment.rows,
+        seed=experiment.seed,
+    )
+
+
+def check_of(payloads: Path) -> Literal["off", "label", "reference"]:
+    """How answers can be judged with these inputs: by their reference outputs, else by labels, else not."""
+    try:
+        with np.load(payloads) as found:
+            names = set(found.files)
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{payloads}: cannot be read: {error}"]) from error
+    if any(name.startswith("out:") for name in names):
+        return "reference"
+    return "label" if "label" in names else "off"
+
+
+def run(stand: Stand, plan: ComparisonPlan, run_dir: Path, tell: Tell) -> Json:
+    """Run a comparison into a new run directory; the plan is on disk before anything starts. Returns the document."""
+    found = lab.begin(run_dir, KIND, plan.question, to_json(plan), plan.model, plan.payloads)
+    return _starts(stand, plan, run_dir, found, tell).run()
+
+
+def resume(stand: Stand, run_dir: Path, tell: Tell) -> Json:
+    """Go on with a comparison by the plan it was begun with."""
+    found = lab.read(run_dir)
+    if found.get("kind") != KIND:
+        raise ConfigError([f"{run_dir}: a run of kind {found.get('kind')!r}, not {KIND!r}"])
+    found["results"].pop("interrupted", None)
+    return _starts(stand, from_json(found["plan"]), run_dir, found, tell).run()
+
+
+def _starts(stand: Stand, plan: ComparisonPlan, run_dir: Path, document: Json, tell: Tell) -> Starts:
+    orders = turns([arm.name for arm in plan.arms], plan.replicates, plan.seed)
+    return Starts(stand, plan, orders, run_dir, document, lambda found: analyse(plan, found), tell)
+
+
+def analyse(plan: ComparisonPlan, document: Json) -> None:
+    """Fill in what follows from the blocks: comparisons, verdict, the idle arms' use of the machine. PURE."""
+    document["comparisons"] = comparisons(plan, document["arms"], document["blocks"])
+    document["verdict"] = verdict(document["comparisons"], document["complete"])
+    document["results"]["idle_cores"] = idle_cores(document["blocks"])
+
+
+def seconds(plan: ComparisonPlan, start: float = 15.0) -> float:
+    """About how long a run takes; start: seconds until all servers of one start are ready."""
+    timing = plan.timing
+    blocks = len(plan.loads) * len(plan.protocols) * len(plan.arms)
+    one = timing.duration + timing.warmup + timing.slack + 1.5
+    primes = len(plan.arms) * len(plan.protocols) * ((timing.prime + 1.5) if timing.prime else 0.0)
+    return (plan.replicates + bool(plan.pilot_load)) * (start + 3.0 + primes) + plan.replicates * blocks * one

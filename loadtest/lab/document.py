@@ -1,0 +1,103 @@
+"""lab.json: begun before the first block, written anew after every one, read again to go on. The words are lab/spec.py's."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import ConfigError
+from loadtest.lab.spec import ArmSpec, Running
+from loadtest.runfile import machine, versions
+
+FORMAT = 1
+NAME = "lab.json"
+NOT_TESTED = (
+    "CPU only: the ranking may reverse on a GPU",
+    "one machine: client, gateway and servers share its cores, and no network lies between them",
+)
+
+
+def new_run(runs: Path, kind: str) -> Path:
+    """A new run's directory."""
+    folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{kind}-{secrets.token_hex(2)}"
+    (folder / "blocks").mkdir(parents=True)
+    return folder.absolute()
+
+
+def begin(
+    run_dir: Path, kind: str, question: str, plan: Mapping[str, Any], model: str, payloads: Path | None = None
+) -> dict[str, Any]:
+    """A document before anything was measured. payloads: the model's inputs; its manifest lies beside them."""
+    manifest = _manifest(payloads.parent / "manifest.json") if payloads else None
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "run_id": run_dir.name,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "seconds": 0.0,
+        "complete": False,
+        "question": question,
+        "verdict": {"text": "nothing was measured yet", "code": 2, "valid": False, "reasons": ["it is not complete"]},
+        "plan": dict(plan),
+        "machine": machine(),
+        "versions": versions(),
+        "model": {"name": model, "manifest": manifest},
+        "arms": {},
+        "blocks": [],
+        "comparisons": [],
+        "results": {},
+        "not_tested": list(NOT_TESTED),
+    }
+
+
+def _manifest(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def arms_entry(arms: Sequence[ArmSpec], running: Running, roles: Mapping[str, str]) -> dict[str, Any]:
+    """The document's "arms", known once the servers run. roles: arm -> baseline, arm or A/A."""
+    return {
+        arm.name: {
+            "kind": arm.kind,
+            "variant": arm.variant,
+            "implementation": running.arms[arm.name].implementation,
+            "stand_in": running.arms[arm.name].stand_in,
+            "threads": arm.resources.threads,
+            "workers": arm.resources.workers,
+            "cores": list(arm.resources.cores) if arm.resources.cores is not None else None,
+            "max_batch": arm.batch.max_batch,
+            "wait_ms": arm.batch.wait_ms,
+            "path": str(arm.path),
+            "digest": arm.digest,
+            "options": dict(arm.options),
+            "wire": dict(running.wire.get(arm.name, {})),
+            "role": roles.get(arm.name, "arm"),
+        }
+        for arm in arms
+    }
+
+
+def write(run_dir: Path, document: Mapping[str, Any]) -> None:
+    """Write lab.json whole: a reader sees the old one or the new one. A number that is none is refused (ValueError)."""
+    part = run_dir / f".{NAME}.{os.getpid()}"
+    part.write_text(json.dumps(document, indent=1, allow_nan=False, default=str) + "\n", "utf-8")
+    part.replace(run_dir / NAME)
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """A run's lab.json; raises ConfigError where there is none."""
+    try:
+        found = json.loads((run_dir / NAME).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{run_dir / NAME}: cannot be read: {error}"]) from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ConfigError([f"{run_dir / NAME}: is no lab document of format {FORMAT}"])
+    return found
