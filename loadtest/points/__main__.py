@@ -1,7 +1,9 @@
 """`python -m loadtest.points JOB.json`: run one point; its files appear beside the job.
 
-Progress goes to standard output, a JSON line each; the process ends at once when its standard input does, which is how it
-notices that nobody waits for it any more. `--self-test` measures the generator itself. Exit codes: 0 written, 3 a spec that cannot be run (the problems on stderr).
+Told on standard output, a JSON line each: that everything is ready, then the progress. Heard on standard input: `begin
+<wall clock ns>`, and `stop`, which ends the window early. When standard input ends the process does, at once: nobody waits
+for it any more. `--self-test` measures the generator itself. Exit codes: 0 written, 3 a spec that cannot be run (the
+problems on stderr), 4 nobody waited.
 """
 
 from __future__ import annotations
@@ -10,24 +12,32 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from gateway.errors import ConfigError
 from gateway.protocol.signature_file import SignatureError
 from loadtest.points.files import load_job
-from loadtest.points.process import perform
+from loadtest.points.process import Parent, perform
 
 
-def _die_with_the_parent() -> None:
-    while os.read(0, 4096):  # not through sys.stdin, whose lock would hold up the interpreter's end
-        pass
+def _listen(parent: Parent) -> None:
+    """Read what the parent says; not through sys.stdin, whose lock would hold up the interpreter's end."""
+    rest = b""
+    while data := os.read(0, 4096):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            word, _, value = line.partition(b" ")
+            if word == b"begin":
+                parent.began(int(value))
+            elif word == b"stop":
+                parent.stopped()
     os._exit(4)
 
 
-def _tell(elapsed: float, begun: int, under_way: int) -> None:
-    line = orjson.dumps({"elapsed": elapsed, "begun": begun, "under_way": under_way})
-    sys.stdout.buffer.write(line + b"\n")
+def _tell(told: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
     sys.stdout.buffer.flush()
 
 
@@ -44,10 +54,10 @@ def main(arguments: list[str]) -> int:
         self_test(Console(width=110))
         return 0
     job = Path(arguments[0])
-    if not sys.stdin.isatty():
-        threading.Thread(target=_die_with_the_parent, daemon=True).start()
+    parent = Parent(_tell)
+    threading.Thread(target=_listen, args=(parent,), daemon=True).start()
     try:
-        perform(load_job(job), job.parent, _tell)
+        perform(load_job(job), job.parent, parent)
     except (ConfigError, SignatureError) as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 3

@@ -11,6 +11,7 @@ import gc
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic_ns
 from typing import Protocol
@@ -19,9 +20,10 @@ from loadtest.points.recorder import Recorder
 from loadtest.points.schedule import Times
 from loadtest.points.timer import Timer
 
-LEAD_NS = 50_000_000  # between "everything is ready" and the first arrival
 _SPIN_NS = 40_000  # an arrival as near as this is waited for: going to sleep would take as long
 _BURST = 64  # arrivals sent in a row before answers are looked at
+_BEHIND_NS = 10_000_000_000  # an arrival later than this is dropped: a generator that cannot keep up must end
+_LAST_NS = 1_000_000_000  # what requests under way have left after `stop`
 _SWEEP = 0.02  # seconds between two looks for requests whose time is over
 _REST = 0.05  # seconds a closed loop's place rests after a request without an answer: a dead server is not hammered
 
@@ -30,7 +32,7 @@ class Sender(Protocol):
     """What can send a slot's payload; tells each sent slot's end once, never from within `send`."""
 
     async def open(self, count: int) -> None: ...
-    def send(self, slot: int, unit: str) -> None: ...
+    def send(self, slot: int) -> None: ...
     def abandon(self, slot: int) -> None:
         """End a request whose time is over; nothing where it has ended."""
         ...
@@ -66,7 +68,7 @@ class Engine:
     def __init__(
         self,
         recorder: Recorder,
-        draws: Iterator[tuple[int, str]],
+        draws: Iterator[tuple[int, int]],
         course: Course,
         tell: Callable[[float, int, int], None],
     ) -> None:
@@ -83,6 +85,17 @@ class Engine:
         self._times: array[int] = array("q")
         self._next = 0
         self._places = 0
+        self._stop_ns = 0  # when `stop` was called
+        self._halt = asyncio.Event()
+
+    def stop(self) -> None:
+        """End the window now: no request begins any more, and those under way have a second to come back."""
+        if not self._stop_ns:
+            self._stop_ns = monotonic_ns()
+            unsent = self._times[self._next] if self._next < len(self._times) else self._stop_ns
+            self._end = min(self._end, self._stop_ns, unsent)
+            self._next = len(self._times)
+            self._halt.set()
 
     def ended(self, slot: int) -> None:
         """The sender: a request's answer came, or never will."""
@@ -96,9 +109,9 @@ class Engine:
 
     # The closed loop
 
-    async def closed(self, concurrency: int) -> Clocked:
-        """Keep so many requests under way to the window's end, then let them come back."""
-        self._begin = monotonic_ns() + LEAD_NS
+    async def closed(self, begin: int, concurrency: int) -> Clocked:
+        """Keep so many requests under way from `begin` to the window's end, then let them come back."""
+        self._begin = begin
         return await self._run(lambda: self._fill(concurrency))
 
     def _fill(self, concurrency: int) -> None:
@@ -111,19 +124,19 @@ class Engine:
             return
         payload, unit = next(self._draws)
         recorder = self._recorder
-        slot = recorder.begin(now, payload)
+        slot = recorder.begin(now, payload, unit)
         recorder.sent[slot] = now
         self._under_way += 1
-        self.sender.send(slot, unit)
+        self.sender.send(slot)
 
     # The open loop
 
-    async def open(self, offsets: Times, outstanding: int) -> Clocked:
-        """Send at every offset (ns from the warm-up's beginning) unless `outstanding` requests are under way by then.
+    async def open(self, begin: int, offsets: Times, outstanding: int) -> Clocked:
+        """Send at every offset (ns from `begin`) unless `outstanding` requests are under way by then.
 
-        An arrival later than a request may take is dropped too: a generator that fell behind must come to an end.
+        An arrival more than ten seconds late is dropped too: a generator that fell behind must come to an end.
         """
-        self._begin = monotonic_ns() + LEAD_NS
+        self._begin = begin
         self._times.frombytes((offsets + self._begin).tobytes())
         self._places = outstanding
         self._timer = Timer(self._loop, self._arrivals)
@@ -153,13 +166,13 @@ class Engine:
     def _arrive(self, due: int, now: int) -> None:
         payload, unit = next(self._draws)
         recorder = self._recorder
-        slot = recorder.begin(due, payload)
-        if self._under_way >= self._places or now - due > self._course.timeout:
+        slot = recorder.begin(due, payload, unit)
+        if self._under_way >= self._places or now - due > _BEHIND_NS:
             recorder.fail(slot, "dropped")
             return
         recorder.sent[slot] = now
         self._under_way += 1
-        self.sender.send(slot, unit)
+        self.sender.send(slot)
 
     # Both
 
@@ -167,16 +180,19 @@ class Engine:
         course = self._course
         self._start = self._begin + course.warmup
         self._end = self._start + course.window
+        if self._stop_ns:  # before it began
+            self._end, self._next = self._begin, len(self._times)
         gc.collect()
         gc.freeze()
         gc.disable()
         sweep = asyncio.ensure_future(self._sweep())
         try:
-            await _until(self._begin)
-            first()
-            await _until(self._start)
+            await self._until(self._begin)
+            if not self._stop_ns:
+                first()
+            await self._until(self._start)
             cpu, begun = time.process_time(), monotonic_ns()
-            await _until(self._end)
+            await self._until(self._end)
             cpu, seconds = time.process_time() - cpu, (monotonic_ns() - begun) / 1e9
             while self._under_way or self._next < len(self._times):  # noqa: ASYNC110  the sweep runs anyway
                 await asyncio.sleep(_SWEEP)
@@ -184,7 +200,8 @@ class Engine:
             sweep.cancel()
             gc.enable()
             gc.unfreeze()
-        return Clocked(self._begin, self._start, self._end, cpu, seconds)
+        end = max(self._end, self._begin)
+        return Clocked(self._begin, min(self._start, end), end, cpu, seconds)
 
     async def _sweep(self) -> None:
         """End requests whose time is over: slots begin in order of time, so the oldest are looked at first."""
@@ -193,6 +210,8 @@ class Engine:
             await asyncio.sleep(_SWEEP)
             now = monotonic_ns()
             limit = now - self._course.timeout
+            if self._stop_ns and now > self._stop_ns + _LAST_NS:
+                limit = now
             recorder, sent = self._recorder, self._recorder.sent
             while self._oldest < recorder.size and sent[self._oldest] <= limit:
                 self.sender.abandon(self._oldest)
@@ -202,8 +221,8 @@ class Engine:
                 told = elapsed
                 self._tell(elapsed, recorder.size, self._under_way)
 
-
-async def _until(moment: int) -> None:
-    """Sleep to a monotonic time; the loop's timers may be late by a millisecond, never early here."""
-    while (left := moment - monotonic_ns()) > 0:  # noqa: ASYNC110  it is a time that is waited for
-        await asyncio.sleep(left / 1e9)
+    async def _until(self, moment: int) -> None:
+        """Sleep to a monotonic time or to `stop`; the loop's timers may be late by a millisecond, never early here."""
+        while not self._halt.is_set() and (left := moment - monotonic_ns()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._halt.wait(), left / 1e9)

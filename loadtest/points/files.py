@@ -69,17 +69,17 @@ def load_result(folder: Path) -> PointResult:
     return PointResult(folder=folder, spec=spec_of(document["spec"]), notes=tuple(document["notes"]), **values)
 
 
-def save_requests(requests: Requests, folder: Path) -> None:
-    """Write requests.parquet, under a temporary name until it is whole."""
+def save_requests(requests: Requests, folder: Path, named: Mapping[str, Any] | None = None) -> None:
+    """Write requests.parquet, under a temporary name until it is whole; named: further columns (see NAMED)."""
     from arro3.core import Array, DataType, Table
     from arro3.io import write_parquet
 
     arrays: dict[str, Any] = {}
-    for name in COLUMNS:
-        column = getattr(requests, name)
+    columns = {name: getattr(requests, name) for name in COLUMNS} | dict(named or {})
+    for name, column in columns.items():
         arrays[name] = (
             Array(column.tolist(), DataType.utf8())
-            if name in _STRINGS
+            if column.dtype == object
             else Array.from_numpy(np.ascontiguousarray(column))
         )
     file = folder / REQUESTS

@@ -46,6 +46,8 @@ class GrpcSender:
         self._timeout = spec.timeout
         self._torchserve = spec.target.kind == "torchserve"
         self._bodies = traffic.bodies
+        self._units = traffic.units
+        self._named = spec.named
         self._name = traffic.name
         self._unit_header = spec.unit_header
         forced = [("x-abgate-arm", spec.arm)] if spec.arm else []
@@ -77,12 +79,16 @@ class GrpcSender:
         for task in waiting:
             task.cancel()
 
-    def send(self, slot: int, unit: str) -> None:
-        """Start the call of the slot's payload as this unit."""
+    def send(self, slot: int) -> None:
+        """Start the call of the slot's payload."""
         body = self._bodies[self._recorder.payload[slot]]
         if self._torchserve:
             body += _sent(monotonic_ns() + self._offset)
-        metadata = ((self._unit_header, unit), ("x-request-id", f"{self._name}-{slot:x}"), *self._forced)
+        metadata = (
+            (self._unit_header, self._units[self._recorder.unit[slot]]),
+            ("x-request-id", f"{self._name}-{slot:x}"),
+            *self._forced,
+        )
         calls = self._calls
         call = calls[slot % len(calls)](body, timeout=self._timeout, metadata=metadata)
         self._flying[slot] = self._loop.create_task(self._follow(slot, call))
@@ -117,10 +123,12 @@ class GrpcSender:
             if recorder.wants(slot):
                 recorder.keep(slot, body)
             told = await call.trailing_metadata()
-        for name, value in told or ():
-            if name == "server-timing":
-                recorder.timing(slot, value.encode("ascii"))
-                break
+        found = dict(told or ())
+        if (timing := found.get("server-timing")) is not None:
+            recorder.timing(slot, timing.encode("ascii"))
+        if self._named:
+            arm, assignment = found.get("x-abgate-arm", ""), found.get("x-abgate-assignment", "")
+            recorder.named(slot, arm.encode("ascii"), assignment.encode("ascii"))
 
     def _envelope(self, slot: int, message: bytes) -> None:
         """Status, batch and queue time from the frame our TorchServe handler puts round its answer."""

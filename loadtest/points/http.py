@@ -30,7 +30,8 @@ class _Connection(asyncio.Protocol):
         self.slot = -1
         self.transport: Any = None
         self._sender = sender
-        self._whole = False
+        self._status = 0  # of the complete answer, 0 where there is none
+        self._keep = False
         self._headers: dict[bytes, bytes] = {}
         self._chunks: list[bytes] = []
         self.on_header = self._headers.__setitem__
@@ -46,32 +47,33 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The parser: an answer is complete; an interim one (1xx) is forgotten."""
-        if self._parser.get_status_code() < 200:
+        status = self._parser.get_status_code()
+        if status < 200:
             self._headers.clear()
         else:
-            self._whole = True
+            self._status = status
+            self._keep = self._parser.should_keep_alive()  # once the parser has let go it always answers no
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a complete answer is noted and the connection free again."""
-        slot = self.slot
+        slot, keep = self.slot, True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            if not self._whole or slot < 0:
+            if not self._status or slot < 0:
                 self._end(slot, "garbage")
                 return
-        if not self._whole:
-            if slot < 0:
-                self.transport.abort()
-            return
+            keep = False  # an answer, and something behind it
+        status = self._status
         if slot < 0:  # an answer to nothing
             self.transport.abort()
             return
+        if not status:
+            return
         now = monotonic_ns()
         self.slot = -1
-        self._whole = False
-        parser = self._parser
-        self._sender.answered(self, slot, now, parser.get_status_code(), parser.should_keep_alive())
+        self._status = 0
+        self._sender.answered(self, slot, now, status, keep and self._keep)
 
     def take(self) -> tuple[dict[bytes, bytes], list[bytes]]:
         """The answer's headers and pieces; valid until `clear`."""
@@ -106,6 +108,8 @@ class HttpSender:
         self._offset = time_ns() - monotonic_ns()
         self._name = traffic.name
         self._bodies = traffic.bodies
+        self._units = traffic.units
+        self._named = spec.named
         forced = f"x-abgate-arm: {spec.arm}\r\n" if spec.arm else ""
         forced += f"x-abgate-block: {spec.block}\r\n" if spec.block else ""
         head, unit = request_head(spec.target, spec.model, spec.timeout), unit_line(spec.unit_header)
@@ -128,17 +132,17 @@ class HttpSender:
         self._open.add(connection)
         return connection
 
-    def send(self, slot: int, unit: str) -> None:
-        """Send the slot's payload as this unit, on an idle connection or on a new one."""
+    def send(self, slot: int) -> None:
+        """Send the slot's payload, on an idle connection or on a new one."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             if not connection.transport.is_closing():
-                self._write(connection, slot, unit)
+                self._write(connection, slot)
                 return
-        self._flying[slot] = self._loop.create_task(self._send_new(slot, unit))
+        self._flying[slot] = self._loop.create_task(self._send_new(slot))
 
-    async def _send_new(self, slot: int, unit: str) -> None:
+    async def _send_new(self, slot: int) -> None:
         try:
             connection = await self._connect()
         except ConnectionRefusedError:
@@ -153,15 +157,16 @@ class HttpSender:
             if connection.transport.is_closing():
                 error = "reset"
             else:
-                self._write(connection, slot, unit)
+                self._write(connection, slot)
                 return
         self._fail(slot, error)
 
-    def _write(self, connection: _Connection, slot: int, unit: str) -> None:
+    def _write(self, connection: _Connection, slot: int) -> None:
         self._flying[slot] = connection
         connection.slot = slot
         payload = self._recorder.payload[slot]
         body = self._bodies[payload]
+        unit = self._units[self._recorder.unit[slot]]
         told = f"{unit}\r\nx-request-id: {self._name}-{slot:x}\r\n"
         if self._torchserve:
             told += f"x-abgate-sent-ns: {monotonic_ns() + self._offset}\r\n"
@@ -188,6 +193,8 @@ class HttpSender:
             timing = headers.get(b"server-timing")
             if timing is not None:
                 recorder.timing(slot, timing)
+            if self._named:
+                recorder.named(slot, headers.get(b"x-abgate-arm", b""), headers.get(b"x-abgate-assignment", b""))
         connection.clear()
         if keep and (status < 400 or not self._torchserve):  # TorchServe closes after every error
             self._idle.append(connection)

@@ -9,8 +9,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +27,49 @@ from loadtest.points.recorder import Recorder
 from loadtest.points.spec import PointResult, PointSpec, Requests
 from loadtest.points.traffic import Traffic, prepare
 
-Tell = Callable[[float, int, int], None]
 _READY = 16  # connections an open loop has before its first arrival
 
 
-def perform(spec: PointSpec, folder: Path, tell: Tell) -> PointResult:
+class Parent:
+    """What the process hears from its parent, on another thread, and tells it."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None], begin_ns: int | None = None) -> None:
+        """begin_ns: the wall clock time to begin where no parent will say one."""
+        self._tell = tell
+        self._begin: Future[int] = Future()
+        self._stop: Callable[[], None] | None = None
+        self._stopped = False
+        if begin_ns is not None:
+            self._begin.set_result(begin_ns)
+
+    def began(self, begin_ns: int) -> None:
+        """The parent said when to begin."""
+        if not self._begin.done():
+            self._begin.set_result(begin_ns)
+
+    def stopped(self) -> None:
+        """The parent wants an early end; one before the beginning begins at once and ends."""
+        self._stopped = True
+        self.began(time.time_ns())
+        if self._stop is not None:
+            self._stop()
+
+    async def begin(self, engine: Engine) -> int:
+        """Say that all is ready and wait for the word; returns the wall clock time to begin."""
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: (loop.call_soon_threadsafe(engine.stop), None)[1]
+        self._tell({"ready": True})
+        begin_ns = await asyncio.wrap_future(self._begin)
+        if self._stopped:
+            engine.stop()
+        return begin_ns
+
+    def progress(self, elapsed: float, begun: int, under_way: int) -> None:
+        """Tell how far it is."""
+        self._tell({"elapsed": elapsed, "begun": begun, "under_way": under_way})
+
+
+def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
     """Run the point and write its files; raises ConfigError and SignatureError for a spec that cannot be run."""
     import uvloop
 
@@ -40,24 +80,24 @@ def perform(spec: PointSpec, folder: Path, tell: Tell) -> PointResult:
         spec.every if traffic.judge else 0, int(schedule.expected(spec.load)) if spec.load.course else 0
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        clocked, offset = runner.run(_load(spec, traffic, recorder, tell))
+        clocked, offset = runner.run(_load(spec, traffic, recorder, parent))
     judge(spec, traffic, recorder)
     requests = recorder.table(offset, traffic.rows)
     result = _result(spec, folder, requests, clocked, offset)
     if recorder.unkept:
         note = f"{recorder.unkept} answers were not judged: no room to keep them; raise `every`"
         result = replace(result, notes=(*result.notes, note))
-    save_requests(requests, folder)
+    save_requests(requests, folder, recorder.names_table(offset, traffic.units, traffic.name) if spec.named else None)
     save_result(result)
     return result
 
 
-async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, tell: Tell) -> tuple[Clocked, int]:
+async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, parent: Parent) -> tuple[Clocked, int]:
     """The load itself; returns the window and what turns its times into wall clock."""
     load = spec.load
     grace = 0 if spec.protocol == "tfs-rest" else 2  # a call has its own deadline; ours is for one that forgets it
     course = Course(round(load.warmup * 1e9), round(load.duration * 1e9), round((spec.timeout + grace) * 1e9))
-    engine = Engine(recorder, traffic.draws, course, tell)
+    engine = Engine(recorder, traffic.draws, course, parent.progress)
     if spec.protocol == "tfs-rest":
         from loadtest.points.http import HttpSender
 
@@ -66,15 +106,15 @@ async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, tell: Tel
         from loadtest.points.grpc import GrpcSender
 
         engine.sender = GrpcSender(spec, traffic, recorder, engine.ended)
-    offset = time.time_ns() - time.monotonic_ns()
+    places = load.concurrency or 1 if load.kind == "closed" else load.outstanding
+    offsets = schedule.arrivals(load, spec.seed) if load.kind == "open" else None
     try:
-        if load.kind == "closed":
-            places = load.concurrency or 1
-            await engine.sender.open(places)
-            return await engine.closed(places), offset
-        offsets = schedule.arrivals(load, spec.seed)
-        await engine.sender.open(min(load.outstanding, _READY))
-        return await engine.open(offsets, load.outstanding), offset
+        await engine.sender.open(places if offsets is None else min(places, _READY))
+        begin_ns = await parent.begin(engine)
+        offset = time.time_ns() - time.monotonic_ns()
+        if offsets is None:
+            return await engine.closed(begin_ns - offset, places), offset
+        return await engine.open(begin_ns - offset, offsets, places), offset
     finally:
         await engine.sender.close()
 
@@ -116,7 +156,7 @@ def _result(spec: PointSpec, folder: Path, requests: Requests, clocked: Clocked,
             late = check.late
             if not check.valid:
                 notes.append(check.reason)
-    seconds = (end - start) / 1e9
+    seconds = max((end - start) / 1e9, 1e-9)
     return PointResult(
         folder=folder,
         spec=spec,

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections.abc import Sequence
+from time import monotonic_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,13 @@ _TYPES = {"due": "q", "sent": "q", "done": "q", "upstream": "q", "gateway": "q",
     "status": "h",
     "error": "h",
     "payload": "i",
+    "unit": "i",
+    "arm": "h",
+    "assignment": "h",
+    "ended": "q",
     "correct": "b",
 }
+_FROM_ZERO = ("status", "error", "arm", "assignment")
 
 
 class Recorder:
@@ -40,7 +48,10 @@ class Recorder:
         self.due, self.sent, self.done = (self._columns[name] for name in ("due", "sent", "done"))
         self.status, self.error = self._columns["status"], self._columns["error"]
         self.batch, self.queue, self.payload = (self._columns[name] for name in ("batch", "queue", "payload"))
-        self.correct = self._columns["correct"]
+        self.correct, self.unit = self._columns["correct"], self._columns["unit"]
+        self._arm, self._assignment = self._columns["arm"], self._columns["assignment"]
+        self._ended = self._columns["ended"]
+        self._labels: dict[bytes, int] = {b"": 0}
         self._upstream, self._gateway = self._columns["upstream"], self._columns["gateway"]
         self._codec = self._columns["codec"]
         self._limit = 0
@@ -48,10 +59,10 @@ class Recorder:
 
     def _grow(self, slots: int) -> None:
         for name, column in self._columns.items():
-            column.extend(array(column.typecode, [0 if name in ("status", "error") else -1]) * slots)
+            column.extend(array(column.typecode, [0 if name in _FROM_ZERO else -1]) * slots)
         self._limit += slots
 
-    def begin(self, due: int, payload: int) -> int:
+    def begin(self, due: int, payload: int, unit: int = 0) -> int:
         """A new slot for a request that is due; it is unsent until somebody sets `sent`."""
         slot = self.size
         if slot == self._limit:
@@ -59,12 +70,21 @@ class Recorder:
         self.size = slot + 1
         self.due[slot] = due
         self.payload[slot] = payload
+        self.unit[slot] = unit
         return slot
 
     def fail(self, slot: int, error: str, status: int = 0) -> None:
         """The request went wrong in a way that has a name."""
         self.status[slot] = status
         self.error[slot] = self.names.setdefault(error, len(self.names))
+        if self.sent[slot] >= 0 and self.done[slot] < 0:
+            self._ended[slot] = monotonic_ns()
+
+    def named(self, slot: int, arm: bytes, assignment: bytes) -> None:
+        """Keep who answered, and how that was chosen."""
+        labels = self._labels
+        self._arm[slot] = labels.setdefault(arm, len(labels))
+        self._assignment[slot] = labels.setdefault(assignment, len(labels))
 
     def timing(self, slot: int, told: bytes) -> None:
         """Keep the gateway's server-timing: milliseconds with three digits."""
@@ -89,7 +109,7 @@ class Recorder:
 
     def table(self, offset_ns: int, payload_rows: NDArray[np.int32]) -> Requests:
         """All slots in order of due time, as wall clock; payload_rows: rows of each payload, shape [payloads]."""
-        columns = {name: np.frombuffer(column, column.typecode)[: self.size] for name, column in self._columns.items()}
+        columns = self._arrays()
         names = np.array(list(self.names), dtype=object)
         order = np.argsort(columns["due"], kind="stable")
 
@@ -114,3 +134,20 @@ class Recorder:
             batch_size=columns["batch"][order].astype(np.int32),
             queue_ns=plain("queue"),
         )
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: np.frombuffer(column, column.typecode)[: self.size] for name, column in self._columns.items()}
+
+    def names_table(self, offset_ns: int, units: Sequence[str], name: str) -> dict[str, NDArray[Any]]:
+        """The columns of NAMED in the order of `table`; units: names by index; name: what request ids begin with."""
+        columns = self._arrays()
+        order = np.argsort(columns["due"], kind="stable")
+        labels = np.array([label.decode("latin-1") for label in self._labels], dtype=object)
+        ended = np.where(columns["done"] >= 0, columns["done"], columns["ended"])[order]
+        return {
+            "unit": np.array([units[index] for index in columns["unit"][order]], dtype=object),
+            "arm": labels[columns["arm"][order]],
+            "assignment": labels[columns["assignment"][order]],
+            "request_id": np.array([f"{name}-{slot:x}" for slot in order.tolist()], dtype=object),
+            "ended_ns": np.where(ended < 0, -1, ended + offset_ns),
+        }

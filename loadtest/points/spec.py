@@ -64,6 +64,7 @@ class PointSpec:
 
     check: "off", "label" or "reference" as in a profile; every n: one answer in n is judged. timeout in seconds. population:
     how many assignment units there are. connections: gRPC channels, 0: one for every request under way, at most 8.
+    named: also keep each request's unit, arm, assignment and id (columns NAMED of its file).
     replay_speed: 2 sends a capture twice as fast; a closed load ignores its times.
     """
 
@@ -90,6 +91,7 @@ class PointSpec:
     atol: float = 1e-4
     population: int = 10_000
     connections: int = 0
+    named: bool = False
 
 
 COLUMNS = (
@@ -105,6 +107,14 @@ COLUMNS = (
     "codec_ns",  # int64 from server-timing, -1
     "batch_size",  # int32: requests in the server's batch where the answer tells it, -1 else
     "queue_ns",  # int64: time in the server's queue where the answer tells it, -1 else
+)
+
+NAMED = (
+    "unit",  # text: the assignment unit
+    "arm",  # text: from the answer, "" where it does not tell
+    "assignment",  # text: from the answer
+    "request_id",  # text: as sent
+    "ended_ns",  # int64, wall clock: when the answer came or the request failed; -1: dropped
 )
 
 

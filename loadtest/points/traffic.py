@@ -6,7 +6,7 @@ Reads the payloads' file once. Nothing here knows sockets.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from loadtest.profiles import Check, Profile
 
 @dataclass(frozen=True)
 class Traffic:
-    """bodies[i] is payload i on the wire; draws yields (payload, unit) without end, in the same order for every arm.
+    """bodies[i] is payload i on the wire; draws yields (payload, unit's index) without end, in the same order for every arm.
 
     rows: of each payload, int32 [payloads]; name: the beginning of request ids, another one for every point.
     """
@@ -31,7 +31,8 @@ class Traffic:
     bodies: tuple[bytes, ...]
     payloads: tuple[payloads.Payload, ...]
     rows: NDArray[np.int32]
-    draws: Iterator[tuple[int, str]]
+    draws: Iterator[tuple[int, int]]
+    units: Sequence[str]
     judge: Judge | None
     output: str | None
     name: str
@@ -66,15 +67,17 @@ def prepare(spec: PointSpec, salt: str) -> Traffic:
         payloads=flat,
         rows=np.array([payload.rows for payload in flat], dtype=np.int32),
         draws=_draws(spec, [len(group.payloads) for group in groups], [group.weight for group in groups]),
+        units=unit_names(spec.seed, spec.population),
         judge=Judge(check, dataset, output) if spec.check != "off" else None,
         output=output,
         name=hashlib.sha256(f"{salt} {spec.seed}".encode()).hexdigest()[:12],
     )
 
 
-def _draws(spec: PointSpec, sizes: list[int], weights: list[float]) -> Iterator[tuple[int, str]]:
+def _draws(spec: PointSpec, sizes: list[int], weights: list[float]) -> Iterator[tuple[int, int]]:
     rng = generator(spec.seed, 4)
-    names = unit_names(spec.seed, spec.population)
     begins = [sum(sizes[:number]) for number in range(len(sizes))]
-    for unit, (group, member) in zip(unit_draws(rng, len(names), None), choice_draws(rng, sizes, weights), strict=True):
-        yield begins[group] + member, names[unit]
+    for unit, (group, member) in zip(
+        unit_draws(rng, spec.population, None), choice_draws(rng, sizes, weights), strict=True
+    ):
+        yield begins[group] + member, unit
