@@ -22,15 +22,23 @@ REST_S = 1.0
 
 
 class ChangeFailed(RuntimeError):
-    """A step did not come to its end; the text says which and what the server said."""
+    """A step did not come to its end in time: nothing is known about the server's ability."""
+
+
+class ChangeRefused(RuntimeError):
+    """The server said no; the text says to what, and its words."""
 
 
 @dataclass
 class Clock:
-    """Steps as they happened: name -> (begun, done) in wall nanoseconds. both: two versions answered side by side."""
+    """Steps as they happened: name -> (begun, done) in wall nanoseconds. both: two versions answered side by side.
+
+    refused: what the server said no to; missing: why the steps were not gone through, for another reason.
+    """
 
     steps: dict[str, tuple[int, int]] = field(default_factory=dict)
-    failed: str = ""
+    refused: str = ""
+    missing: str = ""
     both: bool | None = None
 
     @contextmanager
@@ -101,7 +109,7 @@ class TorchServeChanges:
         headers = {"content-type": "application/octet-stream", "x-abgate-format": "tfs-json"}
         try:
             answer = _call("POST", f"http://{self.http}/predictions/{self.model}/{version}", self.body, headers)
-        except ChangeFailed:
+        except ChangeRefused:
             return False
         return "predictions" in json.loads(answer)
 
@@ -120,6 +128,6 @@ def _call(method: str, url: str, body: bytes | None = None, headers: dict[str, s
         with urllib.request.urlopen(request, timeout=STEP_S) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
-        raise ChangeFailed(f"{method} {url}: {error.code} {error.read()[:300].decode(errors='replace')}") from error
+        raise ChangeRefused(f"{method} {url}: {error.code} {error.read()[:300].decode(errors='replace')}") from error
     except (urllib.error.URLError, TimeoutError) as error:
         raise ChangeFailed(f"{method} {url}: {error}") from error

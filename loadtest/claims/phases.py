@@ -77,13 +77,15 @@ def found(claim: Claim, points: Sequence[Point]) -> list[Found]:
 def _served(claim: Claim, served: int, points: Sequence[Point]) -> Iterator[Found]:
     blocks = [str(point["block"]) for point in points]
     models = f"{served} model{'s' if served > 1 else ''}"
-    failed = [str(point["failed"]) for point in points if point["failed"]]
-    if not points or failed:
-        told = f"{len(failed)} of {len(points)} changes did not come to their end: {failed[0]}" if failed else "not run"
-        missing = NotComputable(told)
-        judged = Judged(1.0, 0.0) if failed and claim.server == "torchserve" else missing
-        certain = False if isinstance(judged, Judged) else None
-        yield Found(f"{models}: the changes", claim.unit, missing, judged, (), blocks, told, certain=certain)
+    refused = [str(point["refused"]) for point in points if point["refused"]]
+    missing = [str(point["missing"]) for point in points if point["missing"]]
+    if refused:
+        why = NotComputable(f"the server refused in {len(refused)} of {len(points)} starts: {refused[0]}")
+        yield Found(f"{models}: the changes", claim.unit, why, Judged(1.0, 0.0), (), blocks, why.reason, certain=False)
+        return
+    if missing or not points:
+        told = f"{len(missing)} of {len(points)} starts are not whole: {missing[0]}" if missing else "it was not run"
+        yield Found(f"{models}: the changes", claim.unit, (why := NotComputable(told)), why, (), blocks, told)
         return
     cut = [{part["phase"]: part for part in point["phases"]} for point in points]
     if claim.unit == "ratio":

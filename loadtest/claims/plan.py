@@ -16,7 +16,7 @@ from loadtest.claims.table import ArmKey, Cell, Claim, Table
 
 STARTS = 6
 TOGETHER = 3
-"""Servers that run at once: more would only wait for memory and for the two cores while they start."""
+"""Servers that run at once, at most: more would only wait for memory and for the two cores while they start."""
 
 TWIN = "-twin"
 _BLOCK_S = 2.5  # a generator's start, its end, and the cut
@@ -144,9 +144,9 @@ def turns(group: Group, replicate: int, seed: int) -> list[list[Turn]]:
     rng = np.random.default_rng([seed, replicate, *group.model.encode()])
     arms = [group.arms[i] for i in rng.permutation(len(group.arms))]
     stands, order = [], 0
-    for begin in range(0, len(arms), TOGETHER):
+    for part in np.array_split(np.arange(len(arms)), -(-len(arms) // TOGETHER)):
         stand = []
-        for arm in arms[begin : begin + TOGETHER]:
+        for arm in (arms[i] for i in part):
             for i in rng.permutation(len(arm.loads)):
                 stand.append(Turn(arm, arm.loads[i], order))
                 order += 1

@@ -6,6 +6,7 @@ The one place that knows the order of things. Ctrl-C ends it with what there is:
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -50,6 +51,8 @@ def begin(asked: Asked, run_dir: Path) -> Json:
         f"Which of {len(planned.claims)} published claims about TorchServe and TensorFlow Serving hold on this machine?"
     )
     document = lab.begin(run_dir, KIND, question, _plan_document(asked, planned), ", ".join(models))
+    load = os.getloadavg()[0]
+    document["results"]["load_average_before"] = round(load, 1)
     document["not_tested"] += ["training: every claim is asked of serving", "one worker and one thread a server"]
     lab.write(run_dir, document)
     return document
@@ -159,13 +162,15 @@ class Claims:
 
     def _swap(self, swap: Swap, replicate: int) -> None:
         done: list[Json] = self.document["results"].setdefault("swaps", {}).setdefault(swap.server, [])
-        if any(point["models"] == swap.served and point["replicate"] == replicate for point in done):
+        mine = [point for point in done if point["models"] == swap.served and point["replicate"] == replicate]
+        if mine and not mine[0]["missing"]:
             return
+        done[:] = [point for point in done if point not in mine]
         try:
             done.append(SwapRun(self.bench, swap, self._state, self.asked.seed)(replicate))
         except (StandError, AbgateError) as error:
-            told = {"models": swap.served, "replicate": replicate, "failed": str(error), "phases": [], "seconds": []}
-            done.append({**told, "block": "", "both_answered": None, "steps": {}, "rate": 0.0})
+            told = {"models": swap.served, "replicate": replicate, "missing": str(error), "phases": [], "seconds": []}
+            done.append({**told, "refused": "", "block": "", "both_answered": None, "steps": {}, "rate": 0.0})
         self._keep()
 
     def _answer(self) -> None:
@@ -221,6 +226,11 @@ def verdict(results: Json, complete: bool) -> Json:
     answered = sum(told.values()) - told[INCONCLUSIVE]
     text = "; ".join(f"{told[name]} {name}" for name in ANSWERS if told[name])
     reasons = [] if complete else ["it is not complete"]
+    load = results.get("load_average_before", 0.0)
+    if load > (os.cpu_count() or 1) / 2:
+        reasons.append(
+            f"the machine was busy with other work before the run (load average {load:g}): repeat it on an idle one"
+        )
     if results["stand_in"]:
         reasons.append("TensorFlow Serving was a stand-in: claims about its speed and memory are not answered")
     return {"text": text, "code": 0 if complete and answered else 2, "valid": complete, "reasons": reasons}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from gateway.errors import AbgateError
-from loadtest.claims.changes import ChangeFailed, Clock, TensorFlowChanges, TorchServeChanges
+from loadtest.claims.changes import ChangeFailed, ChangeRefused, Clock, TensorFlowChanges, TorchServeChanges
 from loadtest.claims.measure import Bench, State, up
 from loadtest.claims.phases import phases, seconds
 from loadtest.claims.plan import Swap
@@ -77,13 +77,17 @@ class SwapRun:
             "block": identity,
             "stand_in": arm.stand_in,
         }
-        told |= {"steps": self.marks.steps, "failed": self.marks.failed, "both_answered": self.marks.both}
+        told |= {"steps": self.marks.steps, "refused": self.marks.refused, "both_answered": self.marks.both}
         if requests is None or recording.result is None:
-            return told | {"phases": [], "seconds": [], "failed": self.marks.failed or "nothing was recorded"}
+            return told | {
+                "phases": [],
+                "seconds": [],
+                "missing": "; ".join(recording.faults) or "nothing was recorded",
+            }
         cut = recording.result.start_ns
         last = max((done for _, done in self.marks.steps.values()), default=0)
-        if not told["failed"] and last > int(requests.due_ns.max()):
-            told["failed"] = "the changes took longer than the load"
+        late = last > int(requests.due_ns.max())
+        told["missing"] = self.marks.missing or ("the changes took longer than the load" if late else "")
         return told | {"phases": phases(requests, cut, self.marks), "seconds": seconds(requests, cut)}
 
     def _plan(self, identity: str, replicate: int) -> BlockPlan:
@@ -131,8 +135,10 @@ class SwapRun:
         due.wait()
         try:
             changes.run()
-        except (ChangeFailed, OSError) as error:
-            self.marks.failed = str(error)
+        except ChangeRefused as error:
+            self.marks.refused = str(error)
+        except (ChangeFailed, OSError, ValueError, KeyError) as error:
+            self.marks.missing = f"{type(error).__name__}: {error}"
 
 
 def base_path(base: Path, artefact: Path) -> Path:

@@ -211,13 +211,15 @@ def test_onnx_does_not_hold_by_one_way_alone() -> None:
     assert onnx.directions(None, "is not built")[0]["reason"] == "is not built"
 
 
-def point(before: float, changes: float, errors: int = 0, failed: str = "", both: bool | None = True) -> dict[str, Any]:
+def point(
+    before: float, changes: float, errors: int = 0, refused: str = "", missing: str = "", both: bool = True
+) -> dict[str, Any]:
     cut = {"before": before, "changes": changes}
     made = [
         {"phase": name, "p99_ms": p99, "n": 1000, "errors": errors if name == "changes" else 0}
         for name, p99 in cut.items()
     ]
-    return {"models": 1, "block": "b", "failed": failed, "phases": made, "both_answered": both}
+    return {"models": 1, "block": "b", "refused": refused, "missing": missing, "phases": made, "both_answered": both}
 
 
 SPREAD = (1.0, 1.1, 0.9, 1.05, 0.95, 1.02)
@@ -234,7 +236,8 @@ SPREAD = (1.0, 1.1, 0.9, 1.05, 0.95, 1.02)
         ("ts-versions", [point(5, 50 * s) for s in SPREAD], "holds"),
         ("ts-versions", [point(5, 5, errors=round(100 * s)) for s in SPREAD], "contradicted"),
         ("ts-versions", [point(5, 5, both=False) for _ in SPREAD], "contradicted"),
-        ("ts-versions", [point(5, 5, failed="POST: 500") for _ in SPREAD], "contradicted"),
+        ("ts-versions", [point(5, 5, refused="POST: 500") for _ in SPREAD], "contradicted"),
+        ("ts-versions", [point(5, 5, missing="no gateway") for _ in SPREAD], "inconclusive"),
     ],
 )
 def test_a_change_of_versions_is_judged_by_tail_and_failures(identity: str, points: list[Any], told: str) -> None:
