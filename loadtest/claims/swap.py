@@ -10,25 +10,31 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from gateway.errors import AbgateError
-from loadtest.claims.changes import ChangeFailed, ChangeRefused, Clock, TensorFlowChanges, TorchServeChanges
+from loadtest.claims.changes import STEP_S, ChangeFailed, ChangeRefused, Clock, TensorFlowChanges, TorchServeChanges
 from loadtest.claims.measure import Bench, State, up
 from loadtest.claims.phases import phases, seconds
 from loadtest.claims.plan import Swap
-from loadtest.lab.blocks import BlockPlan, common, record
-from loadtest.lab.spec import ArmSpec, Kind, RunningArm
-from loadtest.points.run import Progress
+from loadtest.lab.blocks import BlockPlan, common
+from loadtest.lab.recording import Recording, point_spec
+from loadtest.lab.spec import ArmSpec, Kind, Running, RunningArm
+from loadtest.points.files import load_requests
+from loadtest.points.run import LEAD_NS, PointError, PointProcess
 from loadtest.points.spec import Load
 
-RATE = 150.0
+RATE = 100.0
 WARM_S, BEFORE_S, AFTER_S = 2.0, 4.0, 2.0
-# what the changes may take; a worker's start imports torch, a SavedModel is loaded within a second
-CHANGES_S = {"torchserve": 14.0, "tensorflow_serving": 8.0}
+LONGEST_S = 120.0
+"""The load ends with the changes; on a machine that is too busy for them it ends here."""
 _VARIANT = {"torchserve": "torchscript", "tensorflow_serving": "savedmodel"}
+
+
+Changes = TensorFlowChanges | TorchServeChanges
 
 
 @dataclass
@@ -54,19 +60,7 @@ class SwapRun:
             self.state.tell(f"{name}, change {replicate + 1} of {swap.starts}: versions change under load")
             plan = self._plan(identity, replicate)
             changes = self._changes(arm, folder)
-            due = threading.Event()
-            thread = threading.Thread(target=self._run_changes, args=(changes, due), name="changes", daemon=True)
-            thread.start()
-
-            def under_way(progress: Progress) -> None:
-                if progress.elapsed >= WARM_S + BEFORE_S:
-                    due.set()
-
-            try:
-                recording = record(running, spec.name, plan, self.state.run_dir / "blocks" / identity, under_way)
-            finally:
-                due.set()
-            thread.join(60.0)
+            recording = self._record(running, plan, changes)
             block = common([recording])[0].document
         self.state.put({**block, "model": swap.model, "load_name": "constant", "stand_in": arm.stand_in})
         requests = recording.requests
@@ -90,11 +84,48 @@ class SwapRun:
         told["missing"] = self.marks.missing or ("the changes took longer than the load" if late else "")
         return told | {"phases": phases(requests, cut, self.marks), "seconds": seconds(requests, cut)}
 
+    def _record(self, running: Running, plan: BlockPlan, changes: Changes) -> Recording:
+        """Load until the changes are done and AFTER_S more, at most LONGEST_S; no metrics are read meanwhile."""
+        folder, name = self.state.run_dir / "blocks" / plan.id, "swapped"
+        due = threading.Event()
+        thread = threading.Thread(target=self._run_changes, args=(changes, due), name="changes", daemon=True)
+        thread.start()
+        result = requests = None
+        faults: tuple[str, ...] = ()
+        try:
+            with PointProcess(point_spec(running, name, plan), folder) as process:
+                if process.ready():
+                    process.begin(time.time_ns() + LEAD_NS)
+                self._follow(process, due, thread)
+                result = process.result()
+            requests = load_requests(folder)
+        except (PointError, OSError, ValueError) as error:
+            faults = (f"the generator failed: {error}",)
+        finally:
+            due.set()
+        thread.join(STEP_S)
+        if result is not None:  # it was ended early: what was kept is what was planned
+            kept = max(1.0, int((result.end_ns - result.start_ns) / 1e8) / 10)
+            plan = replace(plan, load=Load.open(RATE, kept, WARM_S, "constant"))
+        started = running.started_seconds.get(name)
+        arm = running.arms[name]
+        return Recording(plan, arm, folder, result, requests, (), None, started, faults=faults)
+
+    @staticmethod
+    def _follow(process: PointProcess, due: threading.Event, thread: threading.Thread) -> None:
+        done_at = None
+        for progress in process.progress():
+            if progress.elapsed >= WARM_S + BEFORE_S:
+                due.set()
+            if not thread.is_alive() and done_at is None:
+                done_at = progress.elapsed
+            if done_at is not None and progress.elapsed >= done_at + AFTER_S:
+                process.stop()
+
     def _plan(self, identity: str, replicate: int) -> BlockPlan:
         model = self.swap.model
-        duration = BEFORE_S + CHANGES_S[self.swap.server] + AFTER_S
         return BlockPlan(
-            Load.open(RATE, duration, WARM_S, "constant"),
+            Load.open(RATE, LONGEST_S, WARM_S, "constant"),
             self.bench.payloads(model),
             self.bench.signature(model),
             protocol="tfs-rest",
@@ -123,7 +154,7 @@ class SwapRun:
         others = tuple(zip(names[1:], places[1:], strict=True))
         return ArmSpec("swapped", kind, swap.model, _VARIANT[swap.server], places[0], others=others)
 
-    def _changes(self, arm: RunningArm, folder: Path) -> TensorFlowChanges | TorchServeChanges:
+    def _changes(self, arm: RunningArm, folder: Path) -> Changes:
         if self.swap.server == "tensorflow_serving":
             return TensorFlowChanges(arm.direct.http, self.swap.model, folder / "bases" / self.swap.model, self.marks)
         body = one_request(self.bench, self.swap.model)
@@ -131,7 +162,7 @@ class SwapRun:
             arm.management or "", arm.direct.http, self.swap.model, folder / "second", body, self.marks
         )
 
-    def _run_changes(self, changes: TensorFlowChanges | TorchServeChanges, due: threading.Event) -> None:
+    def _run_changes(self, changes: Changes, due: threading.Event) -> None:
         due.wait()
         try:
             changes.run()
