@@ -36,7 +36,7 @@ def loadtest() -> None:
 
 
 @click.command("loadtest PROFILE")
-@click.argument("profile")
+@click.argument("profile", required=False, default="")
 @CONFIG_OPTION
 @click.option("--duration", help="Of the measurement window, e.g. 60s; default: the profile's.")
 @click.option("--warmup", help="Before it, e.g. 10s; default: the profile's.")
@@ -47,15 +47,25 @@ def loadtest() -> None:
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Locust worker processes.")
 @click.option("--ui", is_flag=True, help="Open Locust's own web page.")
 @click.option("--ui-port", type=click.IntRange(1, 65535), help="The page's port; default: a free one.")
+@click.option("--replay", type=click.Path(exists=True, path_type=Path), help="A capture to send, in place of PROFILE.")
+@click.option(
+    "--speed", type=click.FloatRange(0, 1000, min_open=True), default=1.0, show_default=True, help="Of --replay."
+)
+@click.option("--model", help="Of --replay: the model whose requests are sent.")
 @click.option("--backends-info", type=click.Path(path_type=Path), help="The supervisor's file; default: abgate up's.")
 @click.option(
     "--report/--no-report", "with_report", default=True, show_default=True, help="Write the report at the end."
 )
 def profile_run(profile: str, path: Path, with_report: bool, **given: Any) -> int:
-    """Run PROFILE (a file, or a shipped one's name) against the running gateway or, with --direct, one server."""
+    """Run PROFILE (a file, or a shipped one's name) against the running gateway or, with --direct, one server.
+
+    --replay FILE sends a capture's requests at their own times in its place.
+    """
     from gateway.config import load
     from loadtest.run import run
 
+    if bool(profile) == (given["replay"] is not None):
+        raise click.UsageError("give a PROFILE or --replay FILE, one of the two")
     result = run(options(load(path), profile, **given))
     for reason in result.reasons:
         click.echo(reason, err=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from loadtest import runfile
+from loadtest import open_loop, runfile
 from loadtest.admin import AdminError
 from loadtest.arrivals import Window
 from loadtest.job import Job, read
@@ -22,7 +22,7 @@ from loadtest.ledger import Segment, compact, write_segment
 from loadtest.options import RunResult
 from loadtest.prepare import Prepared
 from loadtest.resources import Sampler, write_resources
-from loadtest.summary import Tallies, judge, show
+from loadtest.summary import Course, Tallies, judge, show
 from loadtest.watch import Watch
 
 
@@ -38,12 +38,21 @@ def finish(
         window = window.cut(cut_ns)
     watch.close()
     observed = watch.observed
-    tallies = Tallies(window)
-    segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
+    tallies, service, schedule = Tallies(window), Tallies(window), None
+    segments: Sequence[Segment]
+    if job.profile.arrivals is None:
+        segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
+    else:
+        kept = open_loop.gather(job, run_dir / "ledger", window, tallies, service)
+        segments, ledger_dropped, schedule = kept.segments, 0, kept.schedule
+        if not segments:
+            write_segment(run_dir / "ledger" / "ledger-empty.parquet", [])
+        for note in {note for result in kept.results for note in result.notes if "INVALID" not in note}:
+            observed.note(note)
     write_resources(run_dir / "resources.parquet", sampler.rows())
     records_dropped = _gather_records(prepared, watch, window)
     weights = lasting_weights(prepared.arms, observed.phases)
-    verdict = judge(tallies, job.profile, weights, ledger_dropped, cut_ns is not None)
+    verdict = judge(tallies, job.profile, weights, Course(ledger_dropped, cut_ns is not None, schedule))
     facts = runfile.Facts(
         run_id=prepared.run_id,
         job=job,
@@ -58,11 +67,13 @@ def finish(
         ledger_dropped=ledger_dropped,
         records_dropped=records_dropped,
         verdict=verdict,
+        schedule=schedule,
+        requests=tallies.requests,
     )
     content = runfile.document(facts)
     runfile.write(run_dir / "run.json", content)
     shutil.rmtree(job.work, ignore_errors=True)
-    _tell(console, tallies, window, content)
+    _tell(console, (tallies, service), window, content)
     return RunResult(run_dir, verdict.exit_code, verdict.reasons)
 
 
@@ -103,16 +114,24 @@ def _gather_records(prepared: Prepared, watch: Watch, window: Window) -> int | N
     return max(0, int(after) - int(prepared.records_dropped))
 
 
-def _tell(console: Console, tallies: Tallies, window: Window, content: Mapping[str, Any]) -> None:
+def _tell(console: Console, counted: tuple[Tallies, Tallies], window: Window, content: Mapping[str, Any]) -> None:
+    """Print the run. counted: as in the ledger, and of an open loop by service time."""
+    tallies, service = counted
     seconds = max((window.end_ns - window.start_ns) / 1e9, 1e-9)
-    if tallies.requests:
-        show(
-            console,
-            tallies,
-            seconds,
-            f"{content['kind']}: {seconds:.1f} s measured after the warm-up; latencies in milliseconds",
-        )
+    title = f"{content['kind']}, {content['loop']} loop: {seconds:.1f} s measured after the warm-up; latencies in milliseconds"
+    if service.requests:
+        show(console, tallies, seconds, f"{title}, from the intended send")
+        show(console, service, seconds, "service times, from the actual send")
+        console.print(f"schedule: {content['schedule']['reason']}")
+    elif tallies.requests:
+        show(console, tallies, seconds, title)
     limits = content["limits"]
+    if limits["generator_us"] is not None:
+        cores = limits["generator_mean_cores"]
+        console.print(f"the generator used {limits['generator_us']:.0f} us of CPU a request, {cores:.0%} of a core")
     for role in limits["limited_by"]:
         cores = limits[f"{role}_busiest_process_cores"]
-        console.print(f"limited by the {role}: {cores:.0%} of a core on average, above 70%")
+        way = "; try --direct" if role == "gateway" else ""
+        console.print(
+            f"limited by the {role}: {cores:.0%} of a core on average, above 70%: not a capacity figure of a server{way}"
+        )

@@ -7,7 +7,7 @@ runs afterwards in the parent and turns journals into Parquet segments. Statisti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import orjson
 
 SEGMENT_ROWS = 200_000
+DUE = "due_ns"
+"""A column only an open loop's ledger has: when the schedule wanted it sent, wall clock. send_ns is None where the arrival was
+dropped; latency_ns is the service time, from the actual send."""
 
 
 class Row(NamedTuple):
@@ -37,6 +40,7 @@ class Row(NamedTuple):
 COLUMNS = (*Row._fields, "warmup")
 _TYPES = {
     "send_ns": "int64",
+    "due_ns": "int64",
     "latency_ns": "int64",
     "status": "int32",
     "rows": "int32",
@@ -123,13 +127,17 @@ def compact(
 
 def write_segment(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Write rows (Row's order plus warmup) as one Parquet file, under a temporary name until it is whole."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
+    write_columns(path, dict(zip(COLUMNS, columns, strict=True)))
+
+
+def write_columns(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """As `write_segment`, by column; an open loop's ledger has `due_ns` too. None is a value that is not there."""
     from arro3.core import Array, DataType, Table
     from arro3.io import write_parquet
 
-    columns = list(zip(*rows, strict=True)) or [()] * len(COLUMNS)
     arrays: dict[str, Any] = {
-        name: Array(list(values), getattr(DataType, _TYPES.get(name, "utf8"))())
-        for name, values in zip(COLUMNS, columns, strict=True)
+        name: Array(list(values), getattr(DataType, _TYPES.get(name, "utf8"))()) for name, values in columns.items()
     }
     part = path.with_suffix(".part")
     write_parquet(Table(arrays), str(part), compression="zstd(1)")

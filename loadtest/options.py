@@ -19,7 +19,8 @@ class RunOptions:
     workers. backends_info: the supervisor's file. artifacts: where models' inputs and manifests are looked for.
     tls_ca: the certificates to trust when the gateway's listeners speak TLS, None when they do not.
     config_path, config_text: the abgate.yaml in force, for addresses and for the record. progress: show it on the
-    terminal. hold_ui: with ui, keep Locust's page open after the run until interrupted.
+    terminal. hold_ui: with ui, keep Locust's page open after the run until interrupted. replay: a capture to send in place of
+    a profile's requests (profile is then ""), speed times as fast; model: which of the capture's.
     """
 
     profile: str
@@ -44,6 +45,9 @@ class RunOptions:
     config_path: Path | None = None
     config_text: str | None = None
     progress: bool = True
+    replay: Path | None = None
+    speed: float = 1.0
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,8 @@ class RunResult:
     """What came of it. run_dir None: nothing was measured. reasons: one line each, why exit_code is not 0.
 
     exit_code: 0 fine; 1 an arm made too many errors or too many wrong answers; 2 nothing can be said: interrupted, an arm
-    without requests, rows lost, or less than 95% of the wanted rate was sent; 3 bad profile, configuration or
-    surroundings, nothing was sent; 99 the generator failed.
+    without requests, rows lost, less than 95% of the wanted rate was sent, or INVALID: more than 1% of an open loop's
+    arrivals were late or dropped; 3 bad profile, configuration or surroundings, nothing was sent; 99 the generator failed.
     """
 
     run_dir: Path | None

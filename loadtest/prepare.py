@@ -63,19 +63,19 @@ class Prepared:
 
 def prepare(options: RunOptions) -> Prepared:
     """Read and check everything; raises ConfigError, SignatureError, AdminError. Makes the run directory last."""
-    profile_path = profiles.find(options.profile)
-    overrides = {key: getattr(options, key) for key in ("duration", "users", "rate", "warmup", "seed")}
-    profile = profiles.load(profile_path, overrides)
+    profile_path, profile = _profile(options)
     config = read_config(options)
     info = read_info(options.backends_info)
     backends = read_backends(info, config)
     target = choose_target(options, profile, backends)
-    files = model_files(options, profile, config, profile_path)
+    captured = ModelFiles(profile.replay, None, None) if profile.replay is not None else None
+    files = captured or model_files(options, profile, config, profile_path)
     signature = load_signature(files.signature) if files.signature else None
     outputs = tuple(spec.name for spec in signature.outputs) if signature else ()
-    dataset = load_dataset(files.payloads, profile.split, signature)
-    if problems := check_problems(profile.check, dataset, outputs):
-        raise ConfigError([f"{profile_path}: {problem}" for problem in problems])
+    if profile.replay is None:
+        dataset = load_dataset(files.payloads, profile.split, signature)
+        if problems := check_problems(profile.check, dataset, outputs):
+            raise ConfigError([f"{profile_path}: {problem}" for problem in problems])
     admin, experiment, dropped = None, {}, None
     pids = tuple(pid for pid in (gateway_pid(info),) if pid)
     if target.kind == "gateway":
@@ -104,6 +104,53 @@ def prepare(options: RunOptions) -> Prepared:
         output=profile.check.output or (outputs[0] if outputs else None),
     )
     return Prepared(options, run_id, run_dir, job, config, files, admin, arms, pids, dropped)
+
+
+def _profile(options: RunOptions) -> tuple[Path, profiles.Profile]:
+    """The profile asked for and where it came from."""
+    if options.replay is not None:
+        path, profile = options.replay, replayed_profile(options)
+    else:
+        path = profiles.find(options.profile)
+        overrides = {key: getattr(options, key) for key in ("duration", "users", "rate", "warmup", "seed")}
+        profile = profiles.load(path, overrides)
+    if profile.arrivals is not None and (options.ui or options.workers):
+        raise ConfigError([f"{path}: an open loop runs without Locust; leave out --ui and --workers"])
+    return path, profile
+
+
+def replayed_profile(options: RunOptions) -> profiles.Profile:
+    """The profile of a capture: its requests at its times, without a check; raises ConfigError."""
+    from loadtest.points.replayed import is_grpc
+    from loadtest.replay import Options, Replay
+
+    assert options.replay is not None
+    if given := [key for key in ("users", "rate") if getattr(options, key) is not None]:
+        raise ConfigError([f"--{key}: the capture says it; --speed changes it" for key in given])
+    models = {options.model} if options.model else None
+    replay = Replay.load(options.replay, Options(speed=options.speed, models=models))
+    found = sorted({replay.payload(index).model for index in range(replay.distinct)})
+    if len(found) > 1:
+        raise ConfigError([f"{options.replay}: holds several models; name one with --model: {', '.join(found)}"])
+    mix: dict[str, int] = {}
+    for protocol in replay.protocol:
+        wanted = "tfs-grpc" if is_grpc(protocol) else "tfs-rest"
+        mix[wanted] = mix.get(wanted, 0) + 1
+    warmup = options.warmup or 0.0
+    # the last request is inside the window, and an arrival's distance behind it
+    span = (float(replay.due_ns[-1]) * (1 + 1 / max(1, len(replay) - 1)) + 1e6) / 1e9
+    document = {
+        "name": f"replay-{replay.start.capture}",
+        "model": found[0],
+        "mix": mix,
+        "arrivals": "captured",
+        "replay": options.replay.absolute(),
+        "speed": options.speed,
+        "warmup": warmup,
+        "duration": options.duration or span - warmup,
+        "check": "off",
+    }
+    return profiles.parse(document, source=str(options.replay), overrides={"seed": options.seed})
 
 
 def _experiment(admin: Admin, model: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from gateway.errors import ConfigError
 from loadtest.arrivals import Plan, Step
+from loadtest.points import schedule
+from loadtest.points.spec import Load, Segment
 
 Protocol = Literal["tfs-rest", "tfs-grpc"]
 SHIPPED = Path(__file__).with_name("profiles")
@@ -62,17 +64,56 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class StepModel(_Closed):
-    """One step of a stepped shape: so many users for so long."""
+    """One step of a stepped shape: so many users, or with arrivals so many requests a second, for so long."""
 
     duration: PositiveSeconds
-    users: Count
+    users: Count | None = None
+    rate: Rate | None = None
+
+
+class Ramp(_Closed):
+    """From one rate to another, linearly."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    from_rate: Annotated[float, Field(ge=0, allow_inf_nan=False, alias="from")]
+    to_rate: Annotated[float, Field(ge=0, allow_inf_nan=False, alias="to")]
+    duration: PositiveSeconds
+
+
+class Spike(_Closed):
+    """A sudden peak between two stretches of the base rate."""
+
+    base: Rate
+    peak: Rate
+    before: PositiveSeconds
+    during: PositiveSeconds
+    after: PositiveSeconds
+
+
+class Soak(_Closed):
+    """A rise from nothing, then one rate for the rest of the duration."""
+
+    rate: Rate
+    rise: PositiveSeconds
+    duration: PositiveSeconds
 
 
 class Shape(_Closed):
-    """The course of users: constant without steps, else the steps follow each other in the measurement window."""
+    """The course over the measurement window: constant without a key, else one of them; all but steps need arrivals."""
 
     steps: tuple[StepModel, ...] | None = None
+    ramp: Ramp | None = None
+    spike: Spike | None = None
+    soak: Soak | None = None
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keys that are there."""
+        return tuple(key for key in ("steps", "ramp", "spike", "soak") if getattr(self, key) is not None)
 
 
 class RowChoice(_Closed):
@@ -120,13 +161,22 @@ class Targets(_Closed):
 
 
 class Profile(_Closed):
-    """One load test. Durations in seconds; rate in requests a second over all users, null: as fast as answers come."""
+    """One load test. Durations in seconds; rate in requests a second over all users, null: as fast as answers come.
+
+    arrivals: poisson or constant makes it an open loop: requests go out when a schedule says, whatever comes back, and at
+    most `outstanding` are under way; there are no users then. captured: the requests of the capture `replay`, at their times
+    divided by speed; the warm-up is its beginning.
+    """
 
     name: str = ""
     model: str
     users: Count | None = None
     spawn_rate: Annotated[float, Field(gt=0)] | None = None
-    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    rate: Rate | None = None
+    arrivals: Literal["poisson", "constant", "captured"] | None = None
+    replay: Path | None = None
+    speed: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    outstanding: Annotated[int, Field(ge=1, le=20_000)] = 512
     shape: Annotated[Shape, BeforeValidator(_as_shape)] = Shape()
     duration: PositiveSeconds | None = None
     warmup: Seconds = 5.0
@@ -149,13 +199,36 @@ class Profile(_Closed):
 
     @property
     def plan(self) -> Plan:
-        """The course of users over time, for the load shape and the pacing."""
+        """The course of users over time, for the load shape and the pacing; of an open loop only its two times."""
+        if self.arrivals is not None:
+            return Plan(self.warmup, (Step(1, self.seconds),), 1.0, None)
         if self.shape.steps is not None:
-            steps = tuple(Step(step.users, step.duration) for step in self.shape.steps)
+            steps = tuple(Step(step.users or 0, step.duration) for step in self.shape.steps)
         else:
             steps = (Step(self.users or 0, self.duration or 0.0),)
         most = max(step.users for step in steps)
         return Plan(self.warmup, steps, self.spawn_rate or float(most), self.rate)
+
+    @property
+    def seconds(self) -> float:
+        """Length of an open loop's window."""
+        return (self.duration or 0.0) if self.replay else sum(part.seconds for part in self.course)
+
+    @property
+    def course(self) -> tuple[Segment, ...]:
+        """The rates of an open loop over its window; empty without arrivals."""
+        shape = self.shape
+        if self.arrivals is None or self.replay is not None:
+            return ()
+        if shape.steps is not None:
+            return schedule.steps(*((step.rate or 0.0, step.duration) for step in shape.steps))
+        if shape.ramp is not None:
+            return schedule.ramp(shape.ramp.from_rate, shape.ramp.to_rate, shape.ramp.duration)
+        if (spike := shape.spike) is not None:
+            return schedule.spike(spike.base, spike.peak, spike.before, spike.during, spike.after)
+        if shape.soak is not None:
+            return schedule.soak(shape.soak.rate, shape.soak.duration, shape.soak.rise)
+        return schedule.constant(self.rate or 0.0, self.duration or 0.0)
 
     @property
     def min_correct(self) -> float:
@@ -218,7 +291,15 @@ def _contradictions(profile: Profile) -> list[str]:
         problems.append("rows: at least one choice is needed")
     if sum(profile.mix.values()) <= 0:
         problems.append("mix: at least one protocol needs a weight above 0")
-    if profile.shape.steps is None:
+    if len(profile.shape.given) > 1:
+        problems.append(f"shape: one of {' and '.join(profile.shape.given)}, not both")
+    elif profile.arrivals is not None or profile.replay is not None:
+        problems += _open_problems(profile)
+    elif profile.shape.given and profile.shape.steps is None:
+        problems.append(f"shape.{profile.shape.given[0]}: needs arrivals: poisson or constant")
+    elif any(step.users is None or step.rate is not None for step in profile.shape.steps or ()):
+        problems.append("shape.steps: each needs users; a rate needs arrivals: poisson or constant")
+    elif profile.shape.steps is None:
         problems += [f"{key}: is missing" for key in ("users", "duration") if getattr(profile, key) is None]
     elif not profile.shape.steps:
         problems.append("shape.steps: at least one step is needed")
@@ -226,11 +307,45 @@ def _contradictions(profile: Profile) -> list[str]:
         problems += [
             f"{key}: the shape's steps say it; leave it out" for key in ("users", "duration") if getattr(profile, key)
         ]
-    if not problems:
+    if not problems and profile.arrivals is None:
         problems += _plan_problems(profile)
     header = profile.units.header
     if header is not None and not _HEADER.fullmatch(header):
         problems.append(f"units.header: {header!r} is no header name in lower case, such as x-user-id")
+    return problems
+
+
+def _open_problems(profile: Profile) -> list[str]:
+    """The rules between the keys of an open loop."""
+    shape = profile.shape
+    if (profile.replay is None) != (profile.arrivals != "captured"):
+        return ["replay: a capture is sent with arrivals: captured, and only with it"]
+    problems = [
+        f"{key}: an open loop has no users; leave it out, or leave out arrivals"
+        for key in ("users", "spawn_rate")
+        if getattr(profile, key) is not None
+    ]
+    if profile.replay is not None:
+        problems += ["duration: is missing"] if profile.duration is None else []
+        problems += ["check: a captured request has no right answer; use off"] if profile.check.kind != "off" else []
+        problems += ["shape: the capture says it; leave it out"] if shape.given else []
+        return problems
+    if not shape.given:
+        problems += [f"{key}: is missing" for key in ("rate", "duration") if getattr(profile, key) is None]
+    else:
+        problems += [
+            f"{key}: the shape says it; leave it out"
+            for key in ("rate", "duration")
+            if getattr(profile, key) is not None
+        ]
+    if shape.steps is not None and any(step.rate is None or step.users is not None for step in shape.steps):
+        problems.append("shape.steps: each needs a rate and no users, as there are arrivals")
+    elif shape.soak is not None and shape.soak.rise >= shape.soak.duration:
+        problems.append("shape.soak.rise: must be shorter than the duration")
+    elif shape.ramp is not None and not shape.ramp.from_rate + shape.ramp.to_rate:
+        problems.append("shape.ramp: one of from and to must be above 0")
+    if not problems:
+        problems += schedule.problems(Load("open", profile.seconds, profile.warmup, course=profile.course))
     return problems
 
 

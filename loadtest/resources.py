@@ -20,6 +20,8 @@ import psutil
 INTERVAL = 0.5
 _TREE_SECONDS = 2.0  # between two looks for new children: finding them reads every process of the machine
 
+MACHINE = "machine"
+
 Roots = Mapping[str, Sequence[int]]
 
 
@@ -49,12 +51,13 @@ class Usage:
 class Sampler:
     """Samples until stopped. roots tells each role's processes anew at every look, as restarted servers change them.
 
-    interval: seconds between samples.
+    interval: seconds between samples. machine: also sample everything that runs, as the role MACHINE.
     """
 
-    def __init__(self, roots: Callable[[], Roots], interval: float = INTERVAL) -> None:
+    def __init__(self, roots: Callable[[], Roots], interval: float = INTERVAL, machine: bool = False) -> None:
         self._roots = roots
         self._interval = interval
+        self._busy = (0, 0.0) if machine else None
         self._tracks: dict[tuple[int, float], _Track] = {}
         self._rows: list[tuple[int, str, float, int]] = []
         self._started = time.time()
@@ -100,6 +103,10 @@ class Sampler:
                 total = totals.setdefault(track.role, [0.0, 0.0])
                 total[0] += (cpu - last_cpu) / ((now - last_ns) / 1e9) if last_ns else 0.0
                 total[1] += memory.rss
+            if self._busy is not None:
+                busy, (last_ns, last_busy) = _busy_seconds(), self._busy
+                self._busy = (now, busy)
+                totals[MACHINE] = [(busy - last_busy) / ((now - last_ns) / 1e9) if last_ns else 0.0, 0.0]
             self._rows += [(now, role, cores, int(rss)) for role, (cores, rss) in sorted(totals.items())]
 
     def _look(self) -> None:
@@ -148,6 +155,12 @@ class Sampler:
             )
             for role, used in sorted(roles.items())
         ]
+
+
+def _busy_seconds() -> float:
+    """CPU seconds that all cores together have worked since boot, time that a hypervisor took away included."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def _tree(pid: int, roots: Mapping[int, str]) -> list[psutil.Process]:

@@ -26,6 +26,7 @@ from loadtest.arrivals import Window
 from loadtest.gather import finish
 from loadtest.generator import Generator, free_port
 from loadtest.job import Job, read
+from loadtest.open_loop import OpenGenerator
 from loadtest.options import RunOptions, RunResult
 from loadtest.prepare import Prepared, prepare
 from loadtest.resources import Sampler
@@ -73,11 +74,8 @@ def _run(prepared: Prepared, console: Console) -> RunResult:
     if prepared.files.manifest is None:
         watch.observed.note("no parity manifest for this model: equal outputs of the arms are not proved")
     ui_port = (options.ui_port or free_port()) if options.ui else None
-    log = prepared.run_dir / "locust.log"
-    generator = Generator(
-        job.save(), log, workers=options.workers, ui_port=ui_port, stop_timeout=job.profile.timeout + 2
-    )
-    with generator:
+    log = prepared.run_dir / ("locust.log" if job.profile.arrivals is None else "generator.log")
+    with _generator(prepared, log, ui_port) as generator:
         sampler = Sampler(lambda: _roots(prepared, generator))
         sampler.start()
         window, end = _follow(prepared, watch, generator, ui_port, console)
@@ -96,13 +94,23 @@ def _run(prepared: Prepared, console: Console) -> RunResult:
             result = finish(prepared, watch, sampler, (window, None if end == "reached" else cut_ns), console)
         if failure is not None:
             return RunResult(prepared.run_dir, 99, (failure, *result.reasons))
-        if end == "reached" and ui_port is not None and options.hold_ui:
+        if end == "reached" and ui_port is not None and options.hold_ui and isinstance(generator, Generator):
             _hold(console, generator, ui_port)
     return result
 
 
+def _generator(prepared: Prepared, log: Path, ui_port: int | None) -> Generator | OpenGenerator:
+    """What sends: this package's own engine where the profile has arrivals, else Locust."""
+    job = prepared.job
+    if job.profile.arrivals is not None:
+        return OpenGenerator(job, log)
+    return Generator(
+        job.save(), log, workers=prepared.options.workers, ui_port=ui_port, stop_timeout=job.profile.timeout + 2
+    )
+
+
 def _follow(
-    prepared: Prepared, watch: Watch, generator: Generator, ui_port: int | None, console: Console
+    prepared: Prepared, watch: Watch, generator: Generator | OpenGenerator, ui_port: int | None, console: Console
 ) -> tuple[Window | None, End]:
     """Look on until the run is over, and say how it ended; the window is None when it never began."""
     window = None
@@ -119,10 +127,13 @@ def _follow(
         return window, "interrupted"
 
 
-def _settle(generator: Generator, job: Job, end: End) -> None:
+def _settle(generator: Generator | OpenGenerator, job: Job, end: End) -> None:
     """Let requests under way come back and the journals be written; end the generator where the run did not."""
     if end != "reached":
         generator.stop(3.0)
+        return
+    if isinstance(generator, OpenGenerator):  # it judges and writes what it has before it ends
+        generator.wait(job.profile.timeout + 60)
         return
     deadline = time.monotonic() + job.profile.timeout + 5
     while generator.alive and time.monotonic() < deadline:
@@ -132,7 +143,7 @@ def _settle(generator: Generator, job: Job, end: End) -> None:
     generator.wait(2.0)
 
 
-def _roots(prepared: Prepared, generator: Generator) -> dict[str, list[int]]:
+def _roots(prepared: Prepared, generator: Generator | OpenGenerator) -> dict[str, list[int]]:
     roles = {"generator": [os.getpid(), *generator.pids], "gateway": list(prepared.gateway_pids)}
     for name, backend in prepared.backends().items():
         if backend.pid:

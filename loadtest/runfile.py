@@ -11,13 +11,15 @@ import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from gateway.stats.result import NotComputable
+from gateway.stats.schedule import ScheduleCheck
 from loadtest.arrivals import Window
 from loadtest.job import Job
 from loadtest.ledger import Segment
@@ -27,7 +29,7 @@ from loadtest.surroundings import Backend, Config, ModelFiles
 from loadtest.watch import Observed
 
 FORMAT = 1
-_PACKAGES = ("abgate", "locust", "gevent", "geventhttpclient", "grpcio", "protobuf", "numpy")
+_PACKAGES = ("abgate", "locust", "gevent", "geventhttpclient", "grpcio", "protobuf", "numpy", "uvloop", "httptools")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class Facts:
     ledger_dropped: int
     records_dropped: int | None
     verdict: Verdict
+    schedule: ScheduleCheck | NotComputable | None = None
+    requests: int = 0
 
 
 def machine() -> dict[str, Any]:
@@ -128,12 +132,15 @@ def document(facts: Facts) -> dict[str, Any]:
         "gateway_mean_cores": gateway.mean_cores if gateway else None,
         "generator_busiest_process_cores": generator.max_process_cores if generator else None,
         "gateway_busiest_process_cores": gateway.max_process_cores if gateway else None,
+        "generator_us": 1e6 * generator.cpu_seconds / facts.requests if generator and facts.requests else None,
         "limited_by": limited_by(*(item.max_process_cores if item else 0.0 for item in (generator, gateway))),
     }
     return {
         "format": FORMAT,
         "run_id": facts.run_id,
         "kind": "live split" if job.target.kind == "gateway" else "direct",
+        "loop": "closed" if job.profile.arrivals is None else "open",
+        "schedule": None if facts.schedule is None else asdict(facts.schedule),
         "profile": profile,
         "profile_sha256": hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest(),
         "seed": job.profile.seed,

@@ -15,6 +15,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from gateway.stats.result import NotComputable
+from gateway.stats.schedule import ScheduleCheck
 from loadtest.arrivals import Window
 from loadtest.profiles import Profile
 
@@ -85,9 +87,22 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def judge(tallies: Tallies, profile: Profile, weights: Mapping[str, float], dropped: int, interrupted: bool) -> Verdict:
-    """1: an arm is over the profile's limits; 2: the run cannot say; 0 otherwise. weights: arms that should get traffic."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How a run went: rows the ledger lost, whether it was cut off, and an open loop's schedule."""
+
+    dropped: int
+    interrupted: bool
+    schedule: ScheduleCheck | NotComputable | None = None
+
+
+def judge(tallies: Tallies, profile: Profile, weights: Mapping[str, float], course: Course) -> Verdict:
+    """1: an arm is over the profile's limits; 2: the run cannot say; 0 otherwise. weights: arms that should get traffic.
+
+    2 too where an open loop did not keep its schedule: errors under another load than the one asked for prove nothing.
+    """
     failed, unsure = [], []
+    dropped, interrupted = course.dropped, course.interrupted
     arms = tallies.arms()
     for arm, tally in arms.items():
         name = arm or "requests without an arm"
@@ -111,6 +126,8 @@ def judge(tallies: Tallies, profile: Profile, weights: Mapping[str, float], drop
     offered = profile.plan.offered
     if offered and not interrupted and tallies.requests < _RATE_KEPT * offered:
         unsure.append(f"{tallies.requests / offered:.1%} of the wanted rate was sent; more users are needed")
+    if isinstance(course.schedule, ScheduleCheck) and not course.schedule.valid:
+        return Verdict(2, (course.schedule.reason, *failed, *unsure))
     return Verdict(1 if failed else 2 if unsure else 0, (*failed, *unsure))
 
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.admin import Admin, AdminError, fetch
 from loadtest.arrivals import Window
-from loadtest.generator import Generator
 from loadtest.job import Job, read
 from loadtest.surroundings import Backend
 
@@ -40,6 +39,16 @@ class Observed:
         self.events.append({"time_ns": time.time_ns(), "what": what})
 
 
+class Sends(Protocol):
+    """What is followed: a generator's leading process."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def exit_code(self) -> int | None: ...
+
+
 class Watch:
     """Follows one run. backends: the servers as they are now, read anew at every look."""
 
@@ -55,7 +64,7 @@ class Watch:
         self._scraping: list[Future[None]] = []
         self.observed = Observed()
 
-    def window(self, generator: Generator, patience: float = 90.0) -> Window | None:
+    def window(self, generator: Sends, patience: float = 90.0) -> Window | None:
         """Wait until the warm-up begins; None when the generator ended or did not begin in time."""
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
@@ -67,7 +76,7 @@ class Watch:
             time.sleep(0.02)
         return None
 
-    def follow(self, generator: Generator, window: Window, console: Console) -> bool:
+    def follow(self, generator: Sends, window: Window, console: Console) -> bool:
         """Look on until the window ends; whether it was reached. KeyboardInterrupt passes through."""
         self.poll()
         polled, scraped = time.monotonic(), False
@@ -163,6 +172,8 @@ def metrics_url(address: str) -> str:
 
 def describe(progress: Mapping[str, Any]) -> str:
     """The generator's progress in a line."""
+    if "told" in progress:
+        return str(progress["told"])
     entries = progress.get("entries") or []
     if not entries:
         return f"{progress.get('users', 0)} users"

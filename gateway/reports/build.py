@@ -26,6 +26,7 @@ from gateway.reports.verdict import (
     check_lost,
     check_run,
     check_same_answers,
+    check_schedule,
     compare,
     exit_code,
     performance_line,
@@ -33,6 +34,7 @@ from gateway.reports.verdict import (
 from gateway.reports.words import headline
 from gateway.stats.decision import Circumstances
 from gateway.stats.result import NotComputable
+from gateway.stats.schedule import ScheduleCheck
 from gateway.stats.srm import ALARM_P, SrmTest, first_exposures, phase_test, stratified_test
 
 FORMAT = 1
@@ -60,6 +62,7 @@ def build(run: Run) -> Json:
         "records": _records(run.records, document),
         "events": facts.events(document, run.window.start_ns if run.window else None),
         "missing": list(run.missing),
+        **({} if run.schedule is None else {"loop": _loop(run.schedule)}),
         "not_tested": facts.not_tested(document, arms),
         "plots": {
             "percentile_curve": {arm.name: curve(arm) for arm in served},
@@ -90,11 +93,13 @@ def _add_decisions(differences: list[Json], comparisons: Sequence[Comparison], l
 def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Sequence[Comparison], units: int) -> Json:
     """The sentence, the performance line, the checks (troubles first) and the exit code."""
     unfinished, limited_by, arms = _unfinished(run), found["limits"]["limited_by"], found["arms"]
+    invalid = run.schedule
     line, chosen = performance_line(
         comparisons,
         Circumstances(
             stand_ins=[arm["name"] for arm in arms if arm["stand_in"]],
-            unfinished=unfinished,
+            unfinished=unfinished
+            or (invalid.reason if isinstance(invalid, ScheduleCheck) and not invalid.valid else ""),
             srm_alarm=bool(found["srm"].get("alarm")),
             limited_by=limited_by,
             shared_machine=run.document.get("kind", "live split") == "live split",
@@ -105,6 +110,7 @@ def _summary(run: Run, found: Json, of_arms: Sequence[Check], comparisons: Seque
     checks = [
         *check_run(found["parity"], found["srm"], limited_by, unfinished),
         *check_complete(found["records"], lost, facts.load_verdict(run.document)),
+        *check_schedule(run.schedule),
         *check_lost(lost, sum(arm.get("requests", 0) for arm in arms), facts.part(run.document, "profile")),
         *of_arms,
     ]
@@ -183,6 +189,17 @@ def _run(run: Run) -> Json:
         else jsonable.missing("no window and no ledger"),
         "warmup_requests": run.warmup_rows,
     }
+
+
+def _loop(check: ScheduleCheck | NotComputable) -> Json:
+    """An open loop's schedule and its check; lags in ms: median, p99, largest."""
+    if isinstance(check, NotComputable):
+        return {"kind": "open", "schedule": jsonable.missing(check.reason)}
+    lags = dict(zip(("p50", "p99", "max"), (1e3 * lag for lag in check.lags), strict=True))
+    counts = {"due": check.due, "late": check.late, "dropped": check.dropped, "share": check.share}
+    rates = {"offered_rps": check.offered, "achieved_rps": check.achieved}
+    told = {**counts, **rates, "lag_ms": lags, "valid": check.valid, "reason": check.reason}
+    return {"kind": "open", "schedule": told}
 
 
 def _records(records: GatewayRecords | None, document: Mapping[str, Any]) -> Json:

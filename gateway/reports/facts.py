@@ -150,15 +150,17 @@ def not_tested(document: Mapping[str, Any], arms: list[Json]) -> list[str]:
     lines.append(
         "Variation from run to run: this is one run; its intervals cover the requests of this run, no A/A noise floor."
     )
+    closed = profile.get("arrivals") is None
     how = (
         "the generator sent the next request after the answer"
         if profile.get("rate") is None
         else "a user waits for its answer"
     )
-    lines.append(
+    overload = (
         f"Latency under overload: {how} and latency counts from the actual send, so a stall delays requests instead of "
         "queueing them (coordinated omission is not corrected) and tails are understated."
     )
+    lines += [overload] if closed else []
     lines.append("A network: client, gateway and servers talked over loopback.")
     mix = part(profile, "mix")
     unused = [p for p in ("tfs-rest", "tfs-grpc") if mix and not mix.get(p)]

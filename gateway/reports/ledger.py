@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from gateway.errors import ConfigError
 from gateway.reports.records import GatewayRecords, read_records
+from gateway.stats.result import NotComputable
+from gateway.stats.schedule import ScheduleCheck, schedule_check
 
 MEMORY_LIMIT = "512MB"
 FORCED = ("forced", "block")
@@ -40,6 +42,7 @@ class Requests:
     """The ledger's rows in the window, one array a column, shape [n].
 
     arm, protocol, error: index into the names beside them, -1 for none; error 0 is "ok". unit: hash, 0 for none.
+    latency_ms: of an open loop from the time the request was due, and service_ms from its send (None in a closed loop).
     correct: -1 not judged, 0 wrong, 1 right. forced: the arm was not drawn by the weights; sticky: drawn by its unit.
     """
 
@@ -56,6 +59,7 @@ class Requests:
     arms: tuple[str, ...]
     protocols: tuple[str, ...]
     errors: tuple[str, ...]
+    service_ms: NDArray[np.float64] | None = None
 
     @property
     def n(self) -> int:
@@ -76,6 +80,7 @@ class Run:
     resources: Mapping[str, Mapping[str, float]]
     warmup_rows: int = 0
     missing: tuple[str, ...] = field(default=())
+    schedule: ScheduleCheck | NotComputable | None = None  # None in a closed loop
 
 
 def read_run(path: Path) -> Run:
@@ -90,6 +95,7 @@ def read_run(path: Path) -> Run:
         records = readable(connection, path / "records", missing, "the gateway's records")
         warmup_rows = _load_ledger(connection, readable(connection, path / "ledger", missing, "the ledger"), missing)
         window = _window(connection, document, warmup_rows is not None, missing)
+        schedule = _schedule(connection) if warmup_rows is not None else None
         arms = _arm_names(connection, document, warmup_rows is not None)
         in_window = None if window is None else (window.start_ns, window.end_ns)
         model = str((document.get("model") or {}).get("name") or "")
@@ -99,7 +105,7 @@ def read_run(path: Path) -> Run:
     finally:
         connection.close()
     scrapes = _scrapes(path, document, missing)
-    return Run(path, document, window, requests, told, scrapes, resources, warmup_rows or 0, tuple(missing))
+    return Run(path, document, window, requests, told, scrapes, resources, warmup_rows or 0, tuple(missing), schedule)
 
 
 def _read_document(path: Path, missing: list[str]) -> dict[str, Any]:
@@ -139,9 +145,16 @@ def _load_ledger(connection: duckdb.DuckDBPyConnection, files: list[str], missin
     if not files:
         return None
     try:
+        named = connection.execute("DESCRIBE SELECT * FROM read_parquet(?, union_by_name=true)", [files]).fetchall()
+        # an open loop's requests stand at the time they were due, their latency counts from there
+        due = "coalesce(due_ns, send_ns)" if any(row[0] == "due_ns" for row in named) else "send_ns"
+        open_loop = due != "send_ns"
         connection.execute(
-            """CREATE TEMP TABLE ledger AS
-            SELECT send_ns, latency_ns, coalesce(protocol, '') AS protocol, coalesce(arm, '') AS arm,
+            f"""CREATE TEMP TABLE ledger AS
+            SELECT {due} AS send_ns, latency_ns + send_ns - {due} AS latency_ns,
+                   {"send_ns" if open_loop else "NULL::BIGINT"} AS sent_ns,
+                   {"latency_ns" if open_loop else "NULL::BIGINT"} AS service_ns,
+                   coalesce(protocol, '') AS protocol, coalesce(arm, '') AS arm,
                    coalesce(assignment, '') AS assignment, coalesce(error, '') AS error, rows, correct,
                    CASE WHEN coalesce(unit, '') = '' THEN 0 ELSE hash(unit) END::UBIGINT AS unit,
                    CASE WHEN coalesce(request_id, '') = '' THEN 0 ELSE hash(request_id) END::UBIGINT AS id
@@ -155,6 +168,17 @@ def _load_ledger(connection: duckdb.DuckDBPyConnection, files: list[str], missin
         missing.append(f"ledger/: cannot be used ({str(error).splitlines()[0]})")
         return None
     return int(row[0]) if row else 0
+
+
+def _schedule(connection: duckdb.DuckDBPyConnection) -> ScheduleCheck | NotComputable | None:
+    """The check of an open loop's schedule; arrivals that were dropped leave the table: nothing was asked of a server."""
+    found = connection.execute("SELECT count(service_ns) FROM ledger").fetchone()
+    if not found or not found[0]:
+        return None
+    times = connection.execute("SELECT send_ns, coalesce(sent_ns, -1)::BIGINT AS sent_ns FROM ledger").fetchnumpy()
+    connection.execute("DELETE FROM ledger WHERE sent_ns IS NULL")
+    due, sent = (np.ma.getdata(times[name]).astype(np.int64) for name in ("send_ns", "sent_ns"))
+    return schedule_check(due, sent)
 
 
 def _window(
@@ -203,7 +227,7 @@ def _requests(connection: duckdb.DuckDBPyConnection, arms: tuple[str, ...], wind
 
     protocols, errors = sorted(names("protocol")), ["", *names("error")]
     data = connection.execute(
-        """SELECT (send_ns - ?) / 1e9 AS offset_s, latency_ns / 1e6 AS latency_ms,
+        """SELECT (send_ns - ?) / 1e9 AS offset_s, latency_ns / 1e6 AS latency_ms, service_ns / 1e6 AS service_ms,
         coalesce(list_position(?, arm), 0)::TINYINT AS arm, coalesce(list_position(?, protocol), 0)::TINYINT AS protocol,
         coalesce(list_position(?, error), 1)::SMALLINT AS error, unit,
         CASE WHEN correct IS NULL THEN -1 WHEN correct THEN 1 ELSE 0 END::TINYINT AS correct,
@@ -211,6 +235,7 @@ def _requests(connection: duckdb.DuckDBPyConnection, arms: tuple[str, ...], wind
         assignment = 'sticky' AND unit <> 0 AS sticky FROM ledger""",
         [window.start_ns, list(arms), protocols, errors, list(FORCED)],
     ).fetchnumpy()
+    timed = data["service_ms"].size > 0 and not np.ma.getmaskarray(data["service_ms"]).any()
     plain = {name: np.ma.getdata(column) for name, column in data.items()}
     return Requests(
         offset_s=plain["offset_s"].astype(np.float64),
@@ -226,6 +251,7 @@ def _requests(connection: duckdb.DuckDBPyConnection, arms: tuple[str, ...], wind
         arms=arms,
         protocols=tuple(protocols),
         errors=tuple(errors),
+        service_ms=plain["service_ms"].astype(np.float64) if timed else None,
     )
 
 

@@ -141,8 +141,15 @@ def measure(rows: ArmRows, seconds: float) -> Json:
             "mean": float(answered.mean()) if answered.size else jsonable.missing("no answers"),
             "max": float(answered.max()) if answered.size else jsonable.missing("no answers"),
         },
+        **({} if requests.service_ms is None else {"service_ms": _service(rows, requests.service_ms[mask])}),
         "by_protocol": _by_protocol(rows),
     }
+
+
+def _service(rows: ArmRows, service_ms: NDArray[np.float64]) -> Json:
+    """Quantiles of answered requests' service time, from the actual send, in ms; for an open loop."""
+    sample = Sample.of(service_ms[~rows.failed], rows.units[~rows.failed])
+    return {name: jsonable.estimate(value) for name, value in rows.quantiles(sample).items()}
 
 
 def _by_protocol(rows: ArmRows) -> list[Json]:

@@ -130,10 +130,21 @@ def _latency(report: Json) -> list[Section]:
         _quantity(report, "mean", lambda a: _told(a["latency_ms"]["mean"], milliseconds)),
         _quantity(report, "largest", lambda a: _told(a["latency_ms"]["max"], milliseconds)),
     )
-    sections = [Section("Latency of answered requests", (*rows("answered", not failed), *extra))]
+    timed = [arm for arm in report["arms"] if "service_ms" in arm]
+    since = ", from the time each was due" if timed else ""
+    sections = [Section(f"Latency of answered requests{since}", (*rows("answered", not failed), *extra))]
+    if timed:
+        sections.append(Section("Service time of answered requests, from the actual send", _service(report)))
     if failed:
         sections.append(Section("Latency of all requests, a failed one counting as never answered", rows("all", True)))
     return sections
+
+
+def _service(report: Json) -> tuple[Row, ...]:
+    def cell(name: str) -> Callable[[Json], Cell]:
+        return lambda arm: estimate_cell(arm["service_ms"][name], milliseconds)
+
+    return tuple(_quantity(report, name, cell(name)) for name in ("p50", "p90", "p95", "p99"))
 
 
 def _inside(report: Json) -> Section:

@@ -4,10 +4,11 @@
 |---|---|
 | 1 | a check failed: errors above the limit, wrong answers, the arms' answers differ, parity failed; or a candidate is worse |
 | 2 | nothing failed, but the run shows nothing firm: unfinished, no requests for an arm, sample-ratio alarm, too little data |
+| 2 | INVALID, whatever else: an open loop did not keep its schedule |
 | 0 | else; also when the performance line is "no verdict: stand-in", or describes the mixed system |
 
-1 goes before 2. Warnings (dropped records, a busy generator, units seen in several arms) stand in the report and change
-the code only where the table says so. 3 (no such run) and 99 are given by the command line.
+1 goes before 2 but for INVALID. Warnings (dropped records, a busy generator, units seen in several arms) stand in the
+report and change the code only where the table says so. 3 (no such run) and 99 are given by the command line.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gateway.stats.decision import Circumstances, Decision, Performance, Verdict
 from gateway.stats.proportions import newcombe
 from gateway.stats.quantiles import difference
 from gateway.stats.result import Difference, NotComputable
+from gateway.stats.schedule import ScheduleCheck
 
 DECIDED_BY = "p95"
 LATENCY_MARGIN = 0.05
@@ -145,6 +147,15 @@ def check_run(parity: Json, srm: Json, limited_by: Sequence[str], unfinished: st
     return checks
 
 
+def check_schedule(schedule: ScheduleCheck | NotComputable | None) -> list[Check]:
+    """Whether an open loop's generator kept its schedule; nothing to say of a closed loop."""
+    if schedule is None:
+        return []
+    if isinstance(schedule, NotComputable):
+        return [Check("schedule", WARNING, f"not checked: {schedule.reason}")]
+    return [Check("schedule", OK if schedule.valid else INCONCLUSIVE, schedule.reason)]
+
+
 def check_lost(lost: int, attributed: int, profile: Any) -> list[Check]:
     """Requests that failed before an arm was known (the gateway was away) are nobody's errors, and errors all the same."""
     if not lost:
@@ -195,6 +206,8 @@ def performance_line(
 def exit_code(checks: Sequence[Check], line: Performance, chosen: Comparison | None) -> int:
     """The table at the head of this module."""
     states = {check.state for check in checks}
+    if any(check.name == "schedule" and check.state == INCONCLUSIVE for check in checks):
+        return 2
     worse = line.names_winner and chosen is not None and chosen.decision.verdict is Verdict.WORSE
     if FAILED in states or worse:
         return 1

@@ -6,15 +6,16 @@ judge.py's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from gateway.errors import ConfigError
 from loadtest.lab import document as lab
+from loadtest.lab.cut import OTHERS_LIMIT
 from loadtest.lab.judge import comparisons, verdict
 from loadtest.lab.order import turns
 from loadtest.lab.plan import ComparisonPlan, Experiment, from_json, to_json
@@ -101,6 +102,20 @@ def analyse(plan: ComparisonPlan, document: Json) -> None:
     document["comparisons"] = comparisons(plan, document["arms"], document["blocks"])
     document["verdict"] = verdict(document["comparisons"], document["complete"])
     document["results"]["idle_cores"] = idle_cores(document["blocks"])
+    if crowd := crowded(document["blocks"]):
+        document["verdict"]["reasons"].append(crowd)
+
+
+def crowded(blocks: Sequence[Mapping[str, Any]]) -> str | None:
+    """A sentence where other processes used the machine while it was measured. PURE."""
+    others = [block["others_cores"] for block in blocks if block.get("others_cores") is not None]
+    busy = [cores for cores in others if cores > OTHERS_LIMIT]
+    if not busy:
+        return None
+    return (
+        f"in {len(busy)} of {len(others)} blocks other processes of this machine used more than {OTHERS_LIMIT:g} cores, "
+        f"{max(busy):.2f} at most: differences are noisier than on a quiet machine, and absolute figures too slow"
+    )
 
 
 def seconds(plan: ComparisonPlan, start: float = 15.0) -> float:

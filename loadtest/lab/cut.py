@@ -19,9 +19,13 @@ from gateway.stats.warmup import Drift, drift, warm_up
 from loadtest.lab.figures import batches, quantiles, usage
 from loadtest.lab.recording import GENERATOR, Recording
 from loadtest.points.spec import Requests
+from loadtest.resources import MACHINE
 
 CORE_LIMIT = 0.7
 """A generator or gateway that is busier than this share of a core may be what was measured."""
+
+OTHERS_LIMIT = 0.2
+"""More cores than this used by processes that are none of the lab's is told with the block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def block_document(recording: Recording, cut: Cut) -> dict[str, Any]:
     if recording.requests is None or recording.result is None:
         return told | _nothing(recording)
     start_ns = recorded_from(recording) + round(cut.seconds * 1e9)
-    return told | _measured(recording, start_ns, start_ns + round(load.duration * 1e9))
+    return told | _measured(recording, cut, start_ns)
 
 
 def _nothing(recording: Recording) -> dict[str, Any]:
@@ -129,13 +133,15 @@ def _nothing(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any]:
+def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
     requests, result, plan = recording.requests, recording.result, recording.plan
     assert requests is not None
     assert result is not None
+    end_ns = start_ns + round(plan.load.duration * 1e9)
     inside = select(requests, (requests.due_ns >= start_ns) & (requests.due_ns < end_ns))
     seconds = (end_ns - start_ns) / 1e9
     cpu = usage(recording.resources, start_ns, end_ns)
+    others = strangers(cpu)
     cpu[GENERATOR] = {**cpu.get(GENERATOR, {"rss_bytes": 0}), "cores": result.generator_cores}
     counts = _counts(inside, plan.load.kind == "open")
     rates = _rates(requests, start_ns, end_ns, counts["n"])
@@ -150,10 +156,18 @@ def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any
         "batches": grouped,
         "server": extra,
         "cpu": cpu,
+        "others_cores": others,
         "cpu_us": 1e6 * server["cores"] * seconds / answered if server and rates["achieved"] else None,
         "generator_us": result.generator_us,
         "drift": moved,
     }
+    told["notes"] = [cut.note] if cut.note else []
+    if counts["dropped"]:
+        told["notes"].append(
+            f"{counts['dropped']} of {counts['n']} arrivals found no free place and were dropped: unanswered"
+        )
+    if others is not None and others > OTHERS_LIMIT:
+        told["notes"].append(f"other processes of this machine used {others:.2f} cores: the figures are theirs as well")
     if told["queue_ms"] is None and "queue_mean_ms" in extra:
         told["queue_ms"] = {
             "n": None,
@@ -161,6 +175,14 @@ def _measured(recording: Recording, start_ns: int, end_ns: int) -> dict[str, Any
             "source": "the server's counters, warm-up included",
         }
     return told | validity(recording.faults, counts, cpu, plan.path)
+
+
+def strangers(cpu: dict[str, dict[str, Any]]) -> float | None:
+    """Takes the machine's own entry out of "cpu" and returns the cores of processes that are none of the lab's, None unknown."""
+    machine = cpu.pop(MACHINE, None)
+    if machine is None:
+        return None
+    return max(0.0, float(machine["cores"]) - sum(float(used["cores"]) for used in cpu.values()))
 
 
 def _counts(inside: Requests, opened: bool) -> dict[str, int]:

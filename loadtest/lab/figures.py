@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.reports.batches import from_scrapes
+from gateway.reports.prometheus_text import counter_delta, parse
 from gateway.stats.blocks import Resampling, dependent_quantile
 from gateway.stats.quantiles import sample_floor
 from gateway.stats.result import Interval, NotComputable
@@ -101,6 +102,7 @@ def batches(
     them tell of it. Scrapes span the whole recording, warm-up included.
     """
     entries, extra = from_scrapes(scrapes)
+    extra |= torchserve_queue(scrapes) if "queue_mean_ms" not in extra else {}
     told = sizes[sizes > 0]
     if told.size:
         values, counts = np.unique(told, return_counts=True)
@@ -115,6 +117,18 @@ def batches(
             source = f"{entry['what']}; the server's counters, warm-up included"
             return _batches(source, mean, buckets, max_batch), extra
     return None, extra
+
+
+def torchserve_queue(scrapes: tuple[str, str] | None) -> dict[str, float]:
+    """Mean wait in TorchServe's queue between two scrapes, ms, from its two counters; empty where it tells none."""
+    if scrapes is None:
+        return {}
+    before, after = parse(scrapes[0]), parse(scrapes[1])
+    waited = counter_delta(before, after, "ts_queue_latency_microseconds")
+    served = counter_delta(before, after, "ts_inference_requests_total")
+    if isinstance(waited, NotComputable) or isinstance(served, NotComputable) or not served:
+        return {}
+    return {"queue_mean_ms": waited / served / 1000.0}
 
 
 def _batches(source: str, mean: float, buckets: Mapping[str, float], max_batch: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from loadtest.resources import Sampler, write_resources
 
 SAMPLE_SECONDS = 0.25
 GENERATOR = "generator"
+LAB = "lab"  # this process, which watches
 Told = Callable[[Progress], None]
 
 
@@ -125,7 +126,7 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
     faults = dead(running, arm)
     before = scrape(found)
     generator = _Generator(running)
-    sampler = Sampler(generator.roots, SAMPLE_SECONDS)
+    sampler = Sampler(generator.roots, SAMPLE_SECONDS, machine=True)
     sampler.start()
     result = requests = None
     try:
@@ -208,4 +209,4 @@ class _Generator:
         """The stand's roles and the generator's."""
         known = dict(self._running.roots())
         taken = self._before.union(*known.values())
-        return known | {GENERATOR: sorted(self._children() - taken)}
+        return known | {GENERATOR: sorted(self._children() - taken), LAB: [os.getpid()]}

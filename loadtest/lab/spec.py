@@ -141,6 +141,7 @@ class StandError(RuntimeError):
 #   "discarded_s": float, "drift": str|null, "valid": bool, "reasons": [str], "folder": "blocks/<id>",
 #   "name": str, "notes": [str],                       # the load's name in the plan; findings that stop nothing
 #   "wire": str,                                       # what the arm's server is spoken to in ("protocol" is the client's)
+#   "others_cores": float|null,                        # what processes used that are none of the lab's
 #   "cpu_us": float|null,                              # the arm's server: CPU microseconds a request
 #   "server": {...},                                   # what else its counters tell (padding, queue mean)
 #   "capacity": {"valid": bool, "reasons": [str]}      # may its achieved rate be called a capacity?

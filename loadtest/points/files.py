@@ -20,7 +20,7 @@ from loadtest.targets import Target
 
 JOB, POINT, REQUESTS, LOG = "job.json", "point.json", "requests.parquet", "generator.log"
 _PATHS = ("payloads", "signature", "replay")
-_STRINGS = ("error",)
+_STRINGS = ("error", "unit", "arm", "assignment", "request_id")
 
 
 def spec_document(spec: PointSpec) -> dict[str, Any]:
@@ -90,19 +90,21 @@ def save_requests(requests: Requests, folder: Path, named: Mapping[str, Any] | N
 
 def load_requests(folder: Path) -> Requests:
     """A point's requests, in order of due time."""
+    columns = load_columns(folder)
+    return Requests(**{name: columns[name] for name in COLUMNS})
+
+
+def load_columns(folder: Path) -> dict[str, Any]:
+    """Every column a point's file has, by name: those of COLUMNS, and of NAMED where they were kept."""
     from arro3.io import read_parquet
 
     table = read_parquet(str(folder / REQUESTS)).read_all()
-    types = {item.name: str(item.type) for item in fields(Requests)}
     columns: dict[str, Any] = {}
-    for name in COLUMNS:
+    for name in table.column_names:
+        text = name in _STRINGS
         column = table.column(name)
-        if name in _STRINGS:
-            columns[name] = np.array(column.to_pylist(), dtype=object)
-        else:
-            wanted = next(kind for kind in ("int64", "int32", "int16", "int8") if kind in types[name])
-            columns[name] = column.to_numpy().astype(wanted)
-    return Requests(**columns)
+        columns[name] = np.array(column.to_pylist(), dtype=object) if text else column.to_numpy()
+    return columns
 
 
 def in_window(requests: Requests, start_ns: int, end_ns: int) -> Requests:

@@ -55,7 +55,8 @@ class GrpcSender:
         self._forced = tuple(forced)
         self._offset = time_ns() - monotonic_ns()
         self._channels: list[Any] = []
-        self._calls: list[Any] = []
+        self._calls: list[dict[str, Any]] = []  # of each channel, by method
+        self._methods = traffic.methods or [grpc_method(spec.target)] * len(traffic.bodies)
         self._flying: dict[int, Any] = {}
 
     async def open(self, count: int) -> None:
@@ -73,7 +74,9 @@ class GrpcSender:
             else:
                 channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
             self._channels.append(channel)
-            self._calls.append(channel.unary_unary(grpc_method(spec.target), _registered_method=True))
+            self._calls.append(
+                {method: channel.unary_unary(method, _registered_method=True) for method in set(self._methods)}
+            )
         ready = [asyncio.ensure_future(channel.channel_ready()) for channel in self._channels]
         _, waiting = await asyncio.wait(ready, timeout=1.0)
         for task in waiting:
@@ -81,7 +84,8 @@ class GrpcSender:
 
     def send(self, slot: int) -> None:
         """Start the call of the slot's payload."""
-        body = self._bodies[self._recorder.payload[slot]]
+        payload = self._recorder.payload[slot]
+        body = self._bodies[payload]
         if self._torchserve:
             body += _sent(monotonic_ns() + self._offset)
         metadata = (
@@ -90,7 +94,7 @@ class GrpcSender:
             *self._forced,
         )
         calls = self._calls
-        call = calls[slot % len(calls)](body, timeout=self._timeout, metadata=metadata)
+        call = calls[slot % len(calls)][self._methods[payload]](body, timeout=self._timeout, metadata=metadata)
         self._flying[slot] = self._loop.create_task(self._follow(slot, call))
 
     async def _follow(self, slot: int, call: Any) -> None:

@@ -112,9 +112,9 @@ class HttpSender:
         self._named = spec.named
         forced = f"x-abgate-arm: {spec.arm}\r\n" if spec.arm else ""
         forced += f"x-abgate-block: {spec.block}\r\n" if spec.block else ""
-        head, unit = request_head(spec.target, spec.model, spec.timeout), unit_line(spec.unit_header)
-        lines = b"\r\n" + forced.encode("ascii") + unit[2:]
-        self._heads = [head + b"%d" % len(body) + lines for body in traffic.bodies]
+        heads = traffic.heads or [request_head(spec.target, spec.model, spec.timeout)] * len(traffic.bodies)
+        lines = b"\r\n" + forced.encode("ascii") + unit_line(spec.unit_header)[2:]
+        self._heads = [b"%b%d%b" % (head, len(body), lines) for head, body in zip(heads, traffic.bodies, strict=True)]
         self._idle: list[_Connection] = []
         self._flying: dict[int, _Connection | asyncio.Task[None]] = {}
         self._open: set[_Connection] = set()

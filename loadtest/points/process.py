@@ -20,7 +20,7 @@ from gateway.errors import ConfigError
 from gateway.stats.result import NotComputable
 from gateway.stats.schedule import schedule_check
 from loadtest.answers import BadAnswer, array_of_proto, rows_of_json, unwrap_torchserve
-from loadtest.points import schedule
+from loadtest.points import replayed, schedule
 from loadtest.points.engine import Clocked, Course, Engine
 from loadtest.points.files import in_window, save_requests, save_result
 from loadtest.points.recorder import Recorder
@@ -73,14 +73,16 @@ def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
     """Run the point and write its files; raises ConfigError and SignatureError for a spec that cannot be run."""
     import uvloop
 
-    if found := schedule.problems(spec.load):
+    if found := schedule.problems(spec.load, replay=spec.replay is not None):
         raise ConfigError(found)
-    traffic = prepare(spec, str(folder.absolute()))
-    recorder = Recorder(
-        spec.every if traffic.judge else 0, int(schedule.expected(spec.load)) if spec.load.course else 0
-    )
+    make = prepare if spec.replay is None else replayed.prepare
+    traffic = make(spec, str(folder.absolute()))
+    offsets = traffic.due
+    if offsets is None and spec.load.kind == "open":
+        offsets = schedule.arrivals(spec.load, spec.seed, spec.stream)
+    recorder = Recorder(spec.every if traffic.judge else 0, 0 if offsets is None else offsets.size)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        clocked, offset = runner.run(_load(spec, traffic, recorder, parent))
+        clocked, offset = runner.run(_load(spec, traffic, recorder, offsets, parent))
     judge(spec, traffic, recorder)
     requests = recorder.table(offset, traffic.rows)
     result = _result(spec, folder, requests, clocked, offset)
@@ -92,7 +94,9 @@ def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
     return result
 
 
-async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, parent: Parent) -> tuple[Clocked, int]:
+async def _load(
+    spec: PointSpec, traffic: Traffic, recorder: Recorder, offsets: schedule.Times | None, parent: Parent
+) -> tuple[Clocked, int]:
     """The load itself; returns the window and what turns its times into wall clock."""
     load = spec.load
     grace = 0 if spec.protocol == "tfs-rest" else 2  # a call has its own deadline; ours is for one that forgets it
@@ -107,7 +111,6 @@ async def _load(spec: PointSpec, traffic: Traffic, recorder: Recorder, parent: P
 
         engine.sender = GrpcSender(spec, traffic, recorder, engine.ended)
     places = load.concurrency or 1 if load.kind == "closed" else load.outstanding
-    offsets = schedule.arrivals(load, spec.seed) if load.kind == "open" else None
     try:
         await engine.sender.open(places if offsets is None else min(places, _READY))
         begin_ns = await parent.begin(engine)

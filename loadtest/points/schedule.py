@@ -44,8 +44,8 @@ def soak(rate: float, seconds: float, rise: float) -> tuple[Segment, ...]:
     return (Segment(rise, 0.0, rate), Segment(seconds - rise, rate, rate))
 
 
-def problems(load: Load) -> list[str]:
-    """What is wrong with a load, each with what would be right."""
+def problems(load: Load, replay: bool = False) -> list[str]:
+    """What is wrong with a load, each with what would be right; replay: a capture says when arrivals are due."""
     found = []
     if load.duration <= 0 or load.warmup < 0:
         found.append(f"duration {load.duration:g} s after a warm-up of {load.warmup:g} s: the duration must be above 0")
@@ -55,6 +55,8 @@ def problems(load: Load) -> list[str]:
         return found
     if load.outstanding < 1:
         found.append(f"an open loop needs at least 1 place for a request under way, not {load.outstanding}")
+    if replay:
+        return found
     if not load.course:
         return [*found, "an open loop needs a course: at least one segment with a rate"]
     if any(part.seconds <= 0 or min(part.from_rate, part.to_rate) < 0 for part in load.course):
@@ -78,7 +80,7 @@ def expected(load: Load) -> float:
     return float(sum(_area(part) for part in whole(load)))
 
 
-def arrivals(load: Load, seed: int) -> Times:
+def arrivals(load: Load, seed: int, stream: int = 0) -> Times:
     """Every arrival of an open load as offsets in ns, ascending, shape [arrivals]; raises ConfigError for a bad load.
 
     constant: the k-th arrival is where the integrated rate reaches k, from 0 on. poisson: unit exponential gaps, seeded,
@@ -92,7 +94,7 @@ def arrivals(load: Load, seed: int) -> Times:
         # a hair below the total: an arrival at the very end would be outside the window
         marks = np.arange(int(np.ceil(total - 1e-9)), dtype=np.float64)
     else:
-        marks = _poisson_marks(total, np.random.default_rng([seed, 3]))
+        marks = _poisson_marks(total, np.random.default_rng([seed, 3, stream]))
     return inverse(course, marks)
 
 

@@ -60,10 +60,13 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class PointSpec:
     """One point. arm and block: sent as x-abgate-arm and x-abgate-block where not empty, so that the gateway forces the
-    arm and calls the assignment `block`. rows: (rows a request, weight). replay: a capture to send instead of payloads.
+    arm and calls the assignment `block`. rows: (rows a request, weight). replay: a capture to send instead of payloads, of it
+    the model's requests over the protocol's transport (model "": every model's); an open load keeps its times.
 
     check: "off", "label" or "reference" as in a profile; every n: one answer in n is judged. timeout in seconds. population:
-    how many assignment units there are. connections: gRPC channels, 0: one for every request under way, at most 8.
+    how many assignment units there are, drawn evenly, or by Zipf's law with this exponent.
+    connections: gRPC channels, 0: one for every request under way, at most 8.
+    stream: another one draws other times and payloads for the same units.
     named: also keep each request's unit, arm, assignment and id (columns NAMED of its file).
     replay_speed: 2 sends a capture twice as fast; a closed load ignores its times.
     """
@@ -90,7 +93,9 @@ class PointSpec:
     rtol: float = 1e-3
     atol: float = 1e-4
     population: int = 10_000
+    exponent: float | None = None
     connections: int = 0
+    stream: int = 0
     named: bool = False
 
 

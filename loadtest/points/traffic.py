@@ -16,7 +16,7 @@ from gateway.errors import ConfigError
 from gateway.protocol.signature_file import load as load_signature
 from loadtest import payloads
 from loadtest.answers import Judge
-from loadtest.arrivals import choice_draws, generator, unit_draws, unit_names
+from loadtest.arrivals import choice_draws, generator, unit_draws, unit_names, zipf_cumulative
 from loadtest.points.spec import PointSpec
 from loadtest.profiles import Check, Profile
 
@@ -25,7 +25,8 @@ from loadtest.profiles import Check, Profile
 class Traffic:
     """bodies[i] is payload i on the wire; draws yields (payload, unit's index) without end, in the same order for every arm.
 
-    rows: of each payload, int32 [payloads]; name: the beginning of request ids, another one for every point.
+    rows: of each payload, int32 [payloads]; name: the beginning of request ids, another one for every point. Of a replay
+    also heads: of each payload up to content-length's value; methods: each payload's gRPC method; due: ns, int64 [arrivals].
     """
 
     bodies: tuple[bytes, ...]
@@ -36,6 +37,9 @@ class Traffic:
     judge: Judge | None
     output: str | None
     name: str
+    heads: tuple[bytes, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    due: NDArray[np.int64] | None = None
 
 
 def prepare(spec: PointSpec, salt: str) -> Traffic:
@@ -70,14 +74,15 @@ def prepare(spec: PointSpec, salt: str) -> Traffic:
         units=unit_names(spec.seed, spec.population),
         judge=Judge(check, dataset, output) if spec.check != "off" else None,
         output=output,
-        name=hashlib.sha256(f"{salt} {spec.seed}".encode()).hexdigest()[:12],
+        name=hashlib.sha256(f"{salt} {spec.seed} {spec.stream}".encode()).hexdigest()[:12],
     )
 
 
 def _draws(spec: PointSpec, sizes: list[int], weights: list[float]) -> Iterator[tuple[int, int]]:
-    rng = generator(spec.seed, 4)
+    rng = generator(spec.seed, 4, spec.stream)
+    zipf = None if spec.exponent is None else zipf_cumulative(spec.population, spec.exponent)
     begins = [sum(sizes[:number]) for number in range(len(sizes))]
     for unit, (group, member) in zip(
-        unit_draws(rng, spec.population, None), choice_draws(rng, sizes, weights), strict=True
+        unit_draws(rng, spec.population, zipf), choice_draws(rng, sizes, weights), strict=True
     ):
         yield begins[group] + member, unit

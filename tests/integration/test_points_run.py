@@ -67,7 +67,7 @@ def test_both_loops_measure_and_judge(protocol: str, inputs: Path, tmp_path: Pat
         assert (result.due, result.sent, result.dropped, result.failed) == (window.due_ns.size, result.due, 0, 0)
         assert result.good == result.due
         assert result.generator_pid != os.getpid()
-        assert 0 < result.generator_cpu_seconds
+        assert result.generator_cpu_seconds > 0
     requests, load = load_requests(second.folder), opened.load
     assert np.array_equal(requests.due_ns - second.warmup_start_ns, schedule.arrivals(load, 1))
     assert (second.end_ns - second.start_ns, second.start_ns - second.warmup_start_ns) == (1_000_000_000, 200_000_000)
@@ -171,11 +171,13 @@ def test_arrivals_of_a_generator_that_was_held_up_are_late_and_their_wait_is_cou
     inputs: Path, tmp_path: Path
 ) -> None:
     def hold_up(progress: Progress) -> None:
-        if 0.2 < progress.elapsed and not held:
+        if progress.elapsed > 0.2 and not held:
             (child,) = [item for item in psutil.Process().children() if "loadtest.points" in item.cmdline()]
             held.append(child.pid)
             child.suspend()
-            timer = subprocess.Popen([sys.executable, "-c", f"import os, time; time.sleep(.3); os.kill({child.pid}, 18)"])
+            timer = subprocess.Popen(
+                [sys.executable, "-c", f"import os, time; time.sleep(.3); os.kill({child.pid}, 18)"]
+            )
             held.append(timer.wait())
 
     held: list[int] = []

@@ -11,7 +11,7 @@ from loadtest import ledger
 from loadtest.arrivals import Window
 from loadtest.profiles import parse
 from loadtest.resources import at
-from loadtest.summary import Tallies, judge, limited_by, percentile
+from loadtest.summary import Course, Tallies, judge, limited_by, percentile
 
 
 def row(send_ns: int = 100, **changes: Any) -> tuple[Any, ...]:
@@ -124,8 +124,7 @@ def test_the_verdict_of_a_run(rows: list[Any], options: dict[str, Any], code: in
         tallies(*rows),
         options.get("profile", PROFILE),
         options.get("weights", BOTH),
-        options.get("dropped", 0),
-        options.get("interrupted", False),
+        Course(options.get("dropped", 0), options.get("interrupted", False), options.get("schedule")),
     )
     assert verdict.exit_code == code
     assert (reason is None and verdict.reasons == ()) or str(reason) in verdict.reasons[0]

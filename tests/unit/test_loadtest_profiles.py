@@ -110,7 +110,7 @@ def test_the_shipped_profiles_are_valid() -> None:
 def test_a_profile_that_is_nowhere_names_those_that_are() -> None:
     with pytest.raises(ConfigError) as caught:
         profiles.find("dmeo")
-    assert "demo, mlp-batching, smoke" in str(caught.value)
+    assert "demo, mlp-batching, open-poisson, smoke, spike" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- a", "a: [", "7"])
