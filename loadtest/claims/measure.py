@@ -102,7 +102,8 @@ class Series:
                 self._stand(replicate, todo, recordings)
         for together in recordings.values():  # what is compared is cut alike: the longest warm-up is discarded from all
             for block in common(together):
-                self.state.put({**self.state.blocks[block.document["id"]], **block.document})
+                known = self.state.blocks[block.document["id"]]
+                self.state.put({**known, **grouped(block.document, self.group.model)})
 
     def _done(self, replicate: int, turn: Turn) -> bool:
         if f"{self.group.model}/{turn.arm.key}" in self.state.skipped:
@@ -179,7 +180,7 @@ class Series:
                     "rest_rss_bytes": rest.get(f"arm {turn.arm.name}"),
                     "stand_in": running.arms[turn.arm.name].stand_in,
                 }
-                state.put({**common([recording])[0].document, **extra})
+                state.put(grouped(common([recording])[0].document, model) | extra)
 
     def _prime(self, running: Running, arm: str, concurrency: int) -> None:
         """So that no block pays for its server's first work."""
@@ -218,6 +219,12 @@ class Series:
         for name, entry in entries.items():
             digest = self.bench.files(self.group.model, entry["variant"]).digest
             self.state.document["arms"][f"{self.group.model}/{name}"] = {**entry, "digest": digest}
+
+
+def grouped(block: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """A BLOCK whose arm, and its role, bear the group's name in front: arms of several groups stand in one document."""
+    cpu = {f"arm {group}/{role[4:]}" if role.startswith("arm ") else role: used for role, used in block["cpu"].items()}
+    return {**block, "arm": f"{group}/{block['arm']}", "cpu": cpu}
 
 
 @contextmanager

@@ -17,9 +17,10 @@ from typing import Any, cast
 
 from gateway.errors import AbgateError
 from loadtest.claims.changes import STEP_S, ChangeFailed, ChangeRefused, Clock, TensorFlowChanges, TorchServeChanges
-from loadtest.claims.measure import Bench, State, up
+from loadtest.claims.measure import Bench, State, grouped, up
 from loadtest.claims.phases import phases, seconds
 from loadtest.claims.plan import Swap
+from loadtest.lab import document as lab
 from loadtest.lab.blocks import BlockPlan, common
 from loadtest.lab.recording import Recording, point_spec
 from loadtest.lab.spec import ArmSpec, Kind, Running, RunningArm
@@ -62,7 +63,10 @@ class SwapRun:
             changes = self._changes(arm, folder)
             recording = self._record(running, plan, changes)
             block = common([recording])[0].document
-        self.state.put({**block, "model": swap.model, "load_name": "constant", "stand_in": arm.stand_in})
+            entry = lab.arms_entry([spec], running, {})[spec.name]
+        self.state.document["arms"][f"{name}/{spec.name}"] = {**entry, "served": swap.served}
+        more = {"model": swap.model, "load_name": "constant", "stand_in": arm.stand_in}
+        self.state.put(grouped(block, name) | more)
         requests = recording.requests
         told = {
             "models": swap.served,
