@@ -21,6 +21,7 @@ _COMMANDS = {
     "models": ("gateway.cli_models", "Build the models twice, prove they are the same, add your own."),
     "infer": ("gateway.cli_infer", "Send one request; print tensors, arm and timings."),
     "loadtest": ("gateway.cli_loadtest", "Run a load test against the gateway or one server."),
+    "claims": ("gateway.cli_claims", "Ask published claims about the two servers of this machine."),
     "report": ("gateway.cli_loadtest", "Write the report of a run."),
     "capture": ("gateway.cli_capture", "Keep a sample of the real requests, to replay them."),
     "experiment": ("gateway.cli_experiment", "Show experiments, change weights, kill switch."),

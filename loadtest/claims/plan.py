@@ -1,0 +1,178 @@
+"""What is to be measured for a choice of claims, in which order, and how long it will take. PURE.
+
+Claims are grouped by model: one series of fresh starts holds every arm that any of them needs, and a twin of the group's
+baseline. In each start the arms come in a seeded random order, a few servers at a time; each arm is loaded alone, its loads in
+random order too. Durations are estimates from this project's own two-core machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loadtest.claims.table import ArmKey, Cell, Claim, Table
+
+STARTS = 6
+TOGETHER = 3
+"""Servers that run at once, at most: more would only wait for memory and for the two cores while they start."""
+
+TWIN = "-twin"
+_BLOCK_S = 2.5  # a generator's start, its end, and the cut
+_STAND_S = 4.0  # a gateway's start and the end of all processes
+# CPU seconds until a server is ready; two cores share them
+_START_S = {"torchserve": 7.0, "tensorflow_serving": 7.0}
+_MORE_S = {"compile": 35.0, "xla": 8.0}
+_LARGE = {"resnet50": 3.0, "encoder": 8.0}
+_SWAP_S = {1: 26.0, 10: 55.0}
+_WORKER_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArm:
+    """One server of a start. loads: in no order yet. twin: the baseline once more."""
+
+    name: str
+    key: ArmKey
+    loads: tuple[str, ...]
+    twin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One model's series of starts."""
+
+    model: str
+    baseline: str
+    arms: tuple[PlannedArm, ...]
+    starts: int
+    window: float
+    warmup: float
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of the whole series."""
+        return self.starts * sum(len(arm.loads) for arm in self.arms)
+
+    @property
+    def seconds(self) -> float:
+        """How long it should take."""
+        once = sum(len(arm.loads) * (self.window + self.warmup + _BLOCK_S) for arm in self.arms)
+        starting = sum(
+            (_START_S[arm.key.kind] + _MORE_S.get(arm.key.variant, 0.0) + _LARGE.get(self.model, 0.0)) / 2
+            for arm in self.arms
+        )
+        stands = -(-len(self.arms) // TOGETHER)
+        return self.starts * (once + starting + stands * _STAND_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A series of version changes under load, of so many models on one server."""
+
+    server: str
+    model: str
+    served: int
+    starts: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it should take."""
+        return self.starts * _SWAP_S.get(self.served, 6.0 * self.served)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run of some claims measures."""
+
+    claims: tuple[Claim, ...]
+    groups: tuple[Group, ...]
+    swaps: tuple[Swap, ...]
+    workers: tuple[str, ...]
+    seed: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it should take."""
+        return sum(one.seconds for one in (*self.groups, *self.swaps)) + STARTS * _WORKER_S * len(self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One block to come: which arm under which load; order: its place within the start, from 0."""
+
+    arm: PlannedArm
+    load: str
+    order: int
+
+
+def plan(table: Table, claims: Sequence[Claim], seed: int, starts: int = STARTS) -> Plan:
+    """Groups, swaps and worker measurements that these claims need."""
+    workers = tuple(dict.fromkeys(claim.model for claim in claims if claim.scenario == "worker"))
+    cells = [cell for claim in claims for part in claim.parts for cell in part.cells]
+    # the worker's share needs the group's baseline one request at a time, whatever else is asked of it
+    cells += [Cell(model=m, arm=ArmKey.parse(table.models[m].baseline), load="one") for m in workers]
+    models = tuple(name for name in table.models if any(cell.model == name for cell in cells))
+    groups = tuple(_group(table, model, [cell for cell in cells if cell.model == model], starts) for model in models)
+    swaps = tuple(
+        Swap(claim.server or "", claim.model, served, starts)
+        for claim in claims
+        if claim.scenario == "swap"
+        for served in claim.models_served
+    )
+    return Plan(tuple(claims), groups, swaps, workers, seed)
+
+
+def _group(table: Table, model: str, cells: Sequence[Cell], starts: int) -> Group:
+    rule = table.models[model]
+    baseline = ArmKey.parse(rule.baseline)
+    keys = dict.fromkeys(cell.arm for cell in cells)
+    arms = []
+    for key in keys:
+        wanted = {cell.load for cell in cells if cell.arm == key}
+        arms.append(PlannedArm(key.name, key, tuple(name for name in table.loads if name in wanted)))
+    for arm in list(arms):
+        if arm.key == baseline:
+            plain = tuple(load for load in arm.loads if not table.loads[load].lengths)
+            arms.append(PlannedArm(arm.name + TWIN, arm.key, plain or arm.loads, twin=True))
+    return Group(model, baseline.name, tuple(arms), starts, rule.window, rule.warmup)
+
+
+def turns(group: Group, replicate: int, seed: int) -> list[list[Turn]]:
+    """The blocks of one start, as stands of at most TOGETHER servers; the same for the same seed, replicate and model."""
+    rng = np.random.default_rng([seed, replicate, *group.model.encode()])
+    arms = [group.arms[i] for i in rng.permutation(len(group.arms))]
+    stands, order = [], 0
+    for part in np.array_split(np.arange(len(arms)), -(-len(arms) // TOGETHER)):
+        stand = []
+        for arm in (arms[i] for i in part):
+            for i in rng.permutation(len(arm.loads)):
+                stand.append(Turn(arm, arm.loads[i], order))
+                order += 1
+        stands.append(stand)
+    return stands
+
+
+def share(plan_: Plan, claim: Claim) -> float:
+    """Minutes that this claim alone would take; what claims share is counted for each."""
+    only = [group for group in plan_.groups if any(c.model == group.model for p in claim.parts for c in p.cells)]
+    seconds = 0.0
+    for group in only:
+        cells = {(c.arm, c.load) for p in claim.parts for c in p.cells if c.model == group.model}
+        arms = [arm for arm in group.arms if any(arm.key == key for key, _ in cells)]
+        alone = tuple(
+            PlannedArm(arm.name, arm.key, tuple(load for key, load in cells if key == arm.key), arm.twin)
+            for arm in arms
+        )
+        seconds += Group(group.model, group.baseline, alone, group.starts, group.window, group.warmup).seconds
+    if claim.scenario == "swap":
+        seconds += sum(swap.seconds for swap in plan_.swaps if swap.server == claim.server)
+    if claim.scenario == "worker":
+        seconds += STARTS * (_WORKER_S + 12.0)
+    return seconds / 60
+
+
+def block_id(model: str, replicate: int, arm: str, load: str) -> str:
+    """Names a block and its folder."""
+    return f"{model}-r{replicate}-{arm}-{load}"
