@@ -20,6 +20,7 @@ from gateway.errors import ErrorKind, RequestError, UpstreamError
 from gateway.protocol import datatypes, oip_binary, tfserving_rest
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms, ArmWire, Message
+from gateway.protocol.proto_wire import field, joined
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import UNTOLD, BatchInfo, InferRequest, InferResponse
 
@@ -28,6 +29,7 @@ TFS_JSON = "tfs-json"
 PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 PING = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping"
 MAGIC = b"ABG1"
+_INPUT = 3  # the number of PredictionsRequest.input, a map: entries of a key 1 and a value 2
 _U32 = Struct("<I")
 
 
@@ -142,13 +144,10 @@ def encode_predictions(model: str, version: str, payload: bytes, form: str, sent
     message.model_name = model
     if version:
         message.model_version = version
-    if form == TFS_JSON:
-        message.input["body"] = payload
-    else:
-        message.input[form] = payload
+    if form != TFS_JSON:
         message.input["x-abgate-sent-ns"] = b"%d" % sent_ns
-    serialized: bytes = message.SerializeToString()
-    return serialized
+    key = b"body" if form == TFS_JSON else form.encode()
+    return joined((message.SerializeToString(), *field(_INPUT, *field(1, key), *field(2, payload))))
 
 
 def address_predictions(payload: bytes, model: str, version: str) -> bytes:

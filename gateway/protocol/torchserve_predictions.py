@@ -17,7 +17,6 @@ a value that begins like JSON and is JSON is read as JSON, anything else as raw.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
@@ -28,10 +27,10 @@ import orjson
 from google.protobuf.message import DecodeError
 
 from gateway.errors import RequestError
-from gateway.protocol import multipart, oip_rest, tfserving_rest
+from gateway.protocol import json_lists, multipart, oip_rest, tfserving_rest
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ClientWire, Message, Portable
-from gateway.protocol.json_strict import parse_lenient
+from gateway.protocol.json_strict import find_duplicate, parse_lenient
 from gateway.protocol.oip_tensors import from_raw, raw_contents
 from gateway.protocol.signature_file import Signature, TensorSpec
 from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
@@ -43,7 +42,6 @@ _RAW = {"content-type": "application/octet-stream"}
 _JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-www-form-urlencoded"})
 _WHOLE = ("data", "body")
 _SPACE = b" \n\r\t"
-_FIRST = re.compile(rb'\s*(?:\[|\{\s*"(instances|data)"\s*:)')
 Answerer = Callable[[InferResponse, Signature], Message]
 
 
@@ -145,18 +143,11 @@ class _Reader:
         self.answer: Answerer = _by_name
 
     def json(self, body: bytes) -> InferRequest:
-        """A JSON body; which form it has is told by its keys. What is long is read once: most bodies hold numbers alone,
-        and where there are no more quotes than those of one key, there can be no other key."""
-        found = _FIRST.match(body)
-        key = found[1] if found else None
-        if found and body.count(b'"') == (0 if key is None else 2):
-            if key is None:
-                return self._bare(body)
-            if key == b"instances":
-                return self._as(tfserving_rest.PredictAsked(body, self.model, self.version, ""))
-            if "data" not in self._names() and body.rstrip(_SPACE).endswith(b"}"):
-                return self._bare(_inside(body))
-        document = _loads(body)
+        """A JSON body; which form it has is told by its keys, without a look into its long lists."""
+        if b'"' not in body and body.lstrip(_SPACE)[:1] == b"[":
+            return self._bare(body)
+        outline = json_lists.outline(body, ("instances", "inputs", "data", *self._names()))
+        document = _document(outline, body)
         if type(document) is list:
             return self._bare(body)
         if type(document) is not dict:
@@ -167,6 +158,7 @@ class _Reader:
         if "instances" in document or "inputs" in document:
             return self._as(tfserving_rest.PredictAsked(body, self.model, self.version, ""))
         if list(document) == ["data"] and "data" not in self._names():
+            find_duplicate(outline)  # of two, the first would be taken
             return self._bare(_inside(body))
         self._check_names(set(document), "keys")
         request = tfserving_rest.PredictAsked(b'{"inputs":' + body + b"}", self.model, self.version, "")
@@ -283,6 +275,16 @@ def _unwrapped(response: InferResponse, *, column: bool, named: bool = False) ->
 def _inside(body: bytes) -> bytes:
     """The value of the only key of an object."""
     return body[body.index(b":") + 1 : body.rindex(b"}")]
+
+
+def _document(outline: bytes, body: bytes) -> Any:
+    """What an outline tells of its body; the body itself, and its own faults, where that is no JSON."""
+    if outline is not body:
+        try:
+            return orjson.loads(outline)
+        except orjson.JSONDecodeError:
+            pass
+    return _loads(body)
 
 
 def _loads(body: bytes) -> Any:

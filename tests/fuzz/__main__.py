@@ -1,8 +1,8 @@
 """`python -m tests.fuzz [NAME ...] [--minutes M] [--seed S] [--folder F] [--at-once N] [--unless-done]`: each target in a process.
 
 Every process has its address space limited: what would ask for more ends with a MemoryError, which is a finding. Inputs
-that were findings are written into the folder, and a line per finished target into its results.jsonl, so that a run that
-was interrupted goes on with --unless-done. A table of them is printed at the end. Exit code 1 when there is a finding.
+that were findings are written into the folder, and a line per target into its results.jsonl, so that a run that was ended
+(SIGTERM to all its processes) goes on with --unless-done. A table is printed at the end. Exit code 1 when there is a finding.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import mmap
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from tests.fuzz.mutate import MOST_BYTES
 from tests.fuzz.runner import run
 from tests.fuzz.target import all_targets
 
+_LEAST = 0.05  # minutes; what is less is not worth a start
 MEMORY = 1 << 30  # beyond what the process has when it starts
 
 
@@ -34,14 +36,14 @@ def main(arguments: Sequence[str]) -> int:
     known = all_targets()
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", epilog=f"targets: {', '.join(sorted(known))}")
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--minutes", type=float, default=1.0, help="for each target (default 1)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of processor time for each target (default 1)")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 1_000_000, help="default: another one each time")
     parser.add_argument("--folder", type=Path, default=Path(".abgate/fuzz"), help="where findings go")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="default: the processors")
     parser.add_argument(
         "--unless-done",
         action="store_true",
-        help="leave out what ran so many minutes at this source, without a finding",
+        help="take off what ran at this source without a finding",
     )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -70,7 +72,10 @@ def _here(name: str, options: argparse.Namespace) -> int:
     target = all_targets()[name]
     place = options.folder / results.NAME
     source, commit = results.source_of(target), results.commit()  # of the code as it was loaded
-    if options.unless_done and results.minutes_done(results.read(place), name, source) >= options.minutes:
+    left = options.minutes
+    if options.unless_done:
+        left -= results.minutes_done(results.read(place), name, source)
+    if left < _LEAST:
         print(f"{name}: done already", flush=True)
         return 0
     for data in target.seeds[:1]:
@@ -81,7 +86,9 @@ def _here(name: str, options: argparse.Namespace) -> int:
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("error")
-    outcome = run(target, options.minutes * 60, options.seed)
+    told: list[int] = []  # SIGTERM keeps what was done
+    signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+    outcome = run(target, left * 60, options.seed, stopped=lambda: bool(told))
     line = (
         f"{name}: {outcome.calls} inputs, {outcome.taken} taken, {outcome.kinds} kinds of answer, seed {options.seed}"
     )
@@ -90,7 +97,7 @@ def _here(name: str, options: argparse.Namespace) -> int:
         place,
         {
             "name": name,
-            "minutes": options.minutes,
+            "minutes": round(outcome.minutes, 2),
             "inputs": outcome.calls,
             "taken": outcome.taken,
             "kinds": outcome.kinds,

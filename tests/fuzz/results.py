@@ -1,6 +1,6 @@
-"""What was fuzzed, kept as a line of JSON per run: name, minutes, inputs, taken, kinds, seed, findings, commit, source.
+"""What was fuzzed, kept as a line of JSON per run.
 
-`source` is a digest of the target's own file and of every file of gateway/ whose code the target runs through, so that a
+A line: name, minutes of processor time, inputs, taken, kinds, seed, findings, commit, source. `source` is a digest of the target's own file and of every file of gateway/ whose code the target runs through, so that a
 change elsewhere does not make what was fuzzed count for nothing.
 """
 
@@ -80,8 +80,14 @@ def minutes_done(lines: Iterable[dict[str, Any]], name: str, source: str) -> flo
 
 
 def table(lines: Iterable[dict[str, Any]], names: Iterable[str]) -> str:
-    """The last run of each of the names."""
-    last = {line["name"]: line for line in lines}
+    """What each of the names ran at its last source, all runs together."""
+    last: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        before = last.get(line["name"])
+        last[line["name"]] = line
+        if before is not None and before["source"] == line["source"]:
+            added = {key: before[key] + line[key] for key in ("minutes", "inputs", "taken", "findings")}
+            last[line["name"]] = {**line, **added, "kinds": max(before["kinds"], line["kinds"])}
     rows = [f"{'target':28} {'minutes':>7} {'inputs':>10} {'taken':>10} {'kinds':>5} {'findings':>8}  commit"]
     for name in sorted(names):
         line = last.get(name)

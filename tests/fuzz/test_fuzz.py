@@ -65,7 +65,7 @@ def test_what_was_fuzzed_counts_until_its_source_changes_or_there_is_a_finding(t
     assert results.minutes_done(lines, "http-path", "a") == 0.0
     assert results.table(lines, ["json", "http-path"]).splitlines()[1:] == [
         "http-path                    not finished",
-        "json                             4.0          9          1     2        1  1234",
+        "json                             8.0         18          2     2        1  1234",
     ]
 
 
