@@ -1,7 +1,8 @@
 """What was fuzzed, kept as a line of JSON per run.
 
-A line: name, minutes of processor time, inputs, taken, kinds, seed, findings, commit, source. `source` is a digest of the target's own file and of every file of gateway/ whose code the target runs through, so that a
-change elsewhere does not make what was fuzzed count for nothing.
+A line: name, minutes of processor time, inputs, taken, kinds, seed, findings, commit, source. `source` is a digest of the
+target's own file and of every file of gateway/ whose code the target runs through, so that a change elsewhere does not make
+what was fuzzed count for nothing.
 """
 
 from __future__ import annotations

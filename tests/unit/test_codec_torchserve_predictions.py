@@ -208,9 +208,9 @@ def test_a_long_body_has_the_form_of_a_short_one(document: object, answer: bytes
 )
 def test_a_long_body_is_refused_as_a_short_one_is(body: bytes, said: str) -> None:
     for rows in ([[1, 2]], LONG_ROWS):
+        asked = HttpAsked(body.replace(b"%b", json.dumps(rows).encode()), JSON, "one", "")
         with pytest.raises(RequestError) as refused:
-            text = json.dumps(rows).encode()
-            HttpAsked(body.replace(b"%b", text), JSON, "one", "").request(ONE)
+            asked.request(ONE)
         assert refused.value.kind == "invalid_argument"
         assert said in refused.value.message
 
