@@ -22,7 +22,7 @@ from gateway.protocol.oip_json import bad
 from gateway.protocol.oip_tensors import check_form, from_raw, raw_contents, refuse_parameters
 from gateway.protocol.proto_wire import Piece, field, joined, varint
 from gateway.protocol.signature_file import Signature
-from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
+from gateway.protocol.tensors import DTYPES, UNTOLD, BatchInfo, InferRequest, InferResponse, Tensor
 from gateway.protocol.tfserving_grpc import ANSWER_BYTES, Limits
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -96,6 +96,10 @@ class InferAsked:
         message.id = asked.id
         return Message(_written(message, message.outputs, outputs, _RAW_OUTPUTS))
 
+    def passes(self, terms: ArmTerms) -> bool:
+        """Always: it says everything in forms that every server of the protocol takes."""
+        return True
+
     def passing(self, terms: ArmTerms) -> Message:
         """The message as it was judged, tensors and parameters as sent, under the arm's names for model and version.
 
@@ -106,14 +110,14 @@ class InferAsked:
         message.model_version = terms.version
         return Message(message.SerializeToString())
 
-    def passed(self, message: Message, terms: ArmTerms) -> Message:
+    def passed(self, message: Message, terms: ArmTerms) -> tuple[Message, BatchInfo]:
         """The arm's ModelInferResponse under the client's names; an id the client did not give is the server's own."""
         answer = _response(message.body)
         told = oip_answers.told_version(self.version, answer.model_version)
         if (answer.model_name, answer.model_version, answer.id) == (self.model, told, self._message.id):
-            return message
+            return message, UNTOLD
         answer.model_name, answer.model_version, answer.id = self.model, told, self._message.id
-        return Message(answer.SerializeToString())
+        return Message(answer.SerializeToString()), UNTOLD
 
 
 class _Arm:

@@ -48,13 +48,14 @@ def parameters_of(item: dict[str, Any], where: str) -> dict[str, Any]:
     return parameters or {}
 
 
-def read_json(text: bytes, key: str) -> tuple[dict[str, Any], Mapping[str, bytes]]:
-    """The head in a JSON text, an object with the list `key`, and the long lists lifted out of it, for `read_tensors`."""
+def read_json(text: bytes, key: str) -> tuple[dict[str, Any], Mapping[str, bytes], bytes]:
+    """The head in a JSON text, an object with the list `key`; the long lists lifted out of it, for `read_tensors`; what is left."""
     lifted = json_lists.lift(text, b'"data"')
-    head = loads(text if lifted is None else lifted.rest)
+    rest = text if lifted is None else lifted.rest
+    head = loads(rest)
     if not isinstance(head, dict) or not isinstance(head.get(key), list):
         raise bad(f"the body must be a JSON object with the list {key!r}")
-    return head, {} if lifted is None else lifted.lists
+    return head, {} if lifted is None else lifted.lists, rest
 
 
 def read_tensors(
