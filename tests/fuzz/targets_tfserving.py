@@ -178,5 +178,5 @@ def targets() -> list[Target]:
         Target(
             "tfs-messages", _info, (status.SerializeToString(), tfserving_info.status_response({1: True, 2: False}))
         ),
-        Target("json", parse_lenient, (*bodies, json.dumps({"a": [1, 2.5, None, "\u00e9"]}).encode(), b"[NaN, 1e400]")),
+        Target("json", parse_lenient, (*bodies, json.dumps({"a": [1, 2.5, None, "\u00e9"]}).encode(), b"[NaN, 1e39]")),
     ]

@@ -83,7 +83,6 @@ def test_large_bodies_are_read_to_the_last_bit(
     ("number", "value"),
     [
         (b"1e39", np.inf),  # beyond float32, as TF Serving reads it
-        (b"1e400", np.inf),
         (b"NaN", np.nan),
         (b"-Infinity", -np.inf),
         (b"-0.0", -0.0),
@@ -100,7 +99,12 @@ def test_odd_numbers_of_a_large_body_are_what_they_are_in_a_small_one(number: by
     assert np.array_equal(found[1:], VALUES.reshape(-1)[1:])
 
 
-@pytest.mark.parametrize("number", [b"01", b"+1", b"1.", b".5", b"0x1", b"1 2", b"", b"true", b"null", b'"1"', b"nan"])
+NO_NUMBERS = [
+    b"1e400", b"9" * 400, b"01", b"+1", b"1.", b".5", b"0x1", b"1 2", b"", b"true", b"null", b'"1"', b"nan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
 def test_what_is_no_json_number_is_refused_in_a_large_body_too(number: bytes) -> None:
     body = orjson.dumps({"instances": VALUES}, option=orjson.OPT_SERIALIZE_NUMPY)
     start = body.index(b"[[[[") + 4
