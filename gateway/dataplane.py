@@ -54,7 +54,7 @@ class Arm:
     the configured one of the two, "" where the client's decides; format is the form of its bodies, "" where `binary`, what
     the probe has seen an open_inference server take, decides; names are its own for the model's tensors. plain: TF
     Serving's JSON goes to `http` as it came; direct: its Predict is sent to `grpc` by the gRPC front end's own short way.
-    Both are false where the arm is asked by the other transport alone or by names of its own.
+    Both are false where the arm is asked by the other transport alone, by names of its own, or by its handler's own bytes.
     in_flight counts work the server has been given and has not been seen to end, abandoned or not.
     """
 
@@ -114,11 +114,12 @@ class Arm:
             return "grpc" if self.http is None and self.grpc is not None else "http"
         return "http" if self.grpc is None and self.http is not None else "grpc"
 
-    def settle(self, transport: str, names: Names) -> None:
-        """Take over what is configured, once http and grpc are there."""
+    def settle(self, transport: str, names: Names, opaque: bool = False) -> None:
+        """Take over what is configured, once http and grpc are there; opaque: the model's handlers take bytes of their own."""
         self.transport = transport
         self.names = names
-        own = self.kind in ("torchserve", "tensorflow_serving") and not names
+        own = self.kind == "tensorflow_serving" or (self.kind == "torchserve" and not opaque)
+        own = own and not names
         self.plain = own and self.http is not None and transport != "grpc"
         self.direct = own and self.grpc is not None and transport != "http"
 

@@ -28,6 +28,7 @@ class _Made:
     spec: ArmSpec
     kind: str
     limit: int
+    opaque: bool
     arm: Arm
 
 
@@ -54,11 +55,12 @@ class Routing:
                 bare = replace(arm, weight=0)
                 kind = document.backends[arm.backend].kind
                 limit = arm.concurrency or document.limits.concurrency
+                opaque = spec.opaque is not None
                 old = self._made.get((model, arm.name))
-                if old is not None and (old.spec, old.kind, old.limit) == (bare, kind, limit):
+                if old is not None and (old.spec, old.kind, old.limit, old.opaque) == (bare, kind, limit, opaque):
                     made[model, arm.name] = old
                 else:
-                    made[model, arm.name] = _Made(bare, kind, limit, self._make(bare, kind, limit))
+                    made[model, arm.name] = _Made(bare, kind, limit, opaque, self._make(bare, kind, limit, opaque))
         kept = {entry.arm for entry in made.values()}
         for entry in self._made.values():
             if entry.arm not in kept:
@@ -68,11 +70,11 @@ class Routing:
         codecs = {name: spec.opaque.codec for name, spec in config.specs().items() if spec.opaque is not None}
         self._codecs = {name: load_codec(codec) for name, codec in codecs.items() if codec}
 
-    def _make(self, spec: ArmSpec, kind: str, limit: int) -> Arm:
+    def _make(self, spec: ArmSpec, kind: str, limit: int, opaque: bool) -> Arm:
         arm = Arm(spec.name, spec.backend, kind, model=spec.model, version=spec.version, limit=limit)
         arm.format = spec.format
         self._connect(arm)
-        arm.settle(spec.transport, Names(spec.inputs, spec.outputs))
+        arm.settle(spec.transport, Names(spec.inputs, spec.outputs), opaque)
         arm.streams = spec.streams
         return arm
 

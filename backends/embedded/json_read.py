@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from backends.embedded.errors import Code, ServingError, invalid
 from backends.embedded.json_write import render_value
 from backends.embedded.signature import Signature, TensorInfo
 
+_LONG_NUMBER = 300  # digits; a shorter integer is less than the largest double
 _WORDS = (  # Python's wording -> rapidjson's
     ("Expecting value", "Invalid value."),
     ("Expecting property name", "Missing a name for object member."),
@@ -58,13 +60,31 @@ def read_document(body: bytes) -> dict[str, Any]:
     return document
 
 
+class _TooBigError(ValueError):
+    """A number that no double holds, as it stands in the text."""
+
+
+def _double(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _TooBigError(text)
+    return value
+
+
+def _number(text: str) -> int | float:
+    return int(text) if len(text) < _LONG_NUMBER else _double(text)
+
+
 def _read_lenient(body: bytes) -> Any:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise invalid(f"JSON Parse error: Invalid encoding in string. at offset: {error.start}") from None
     try:
-        return json.loads(text)
+        return json.loads(text, parse_float=_double, parse_int=_number)
+    except _TooBigError as error:
+        offset = len(text[: text.find(str(error))].encode())
+        raise invalid(f"JSON Parse error: Number too big to be stored in double. at offset: {offset}") from None
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         if not text.strip():

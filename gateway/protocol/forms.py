@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from gateway.protocol.signature_file import Signature
-from gateway.protocol.tensors import InferRequest, InferResponse
+from gateway.protocol.tensors import BatchInfo, InferRequest, InferResponse
 
 ClientWire = Literal["tfs-rest", "tfs-grpc", "oip-rest", "oip-grpc", "torchserve-http", "torchserve-grpc"]
 ArmWire = Literal["tfs-rest", "tfs-grpc", "oip-rest", "oip-grpc", "torchserve-http", "torchserve-grpc"]
@@ -68,6 +68,14 @@ class Portable(Asked, Protocol):
         """After `request`: the same for `answer` alone, without what was only there to be read."""
 
 
+@runtime_checkable
+class Resuming(Portable, Protocol):
+    """An answerer that may need what was sent after all, because it passes it on."""
+
+    def resume(self, sent: Any) -> None:
+        """Take back the body of the one it was made of."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArmTerms:
     """How one arm is asked: its own names for model and version ("" is its choice), the payload form of a TorchServe arm
@@ -80,15 +88,21 @@ class ArmTerms:
     outputs: tuple[str, ...] = ()
 
 
-@runtime_checkable
 class Passing(Asked, Protocol):
-    """An Asked that goes to an arm of its own wire without being written anew from tensors."""
+    """An Asked that may go to an arm of its own wire without being written anew from tensors."""
+
+    def passes(self, terms: ArmTerms) -> bool:
+        """Once read and judged: does the arm take the message as the client wrote it?"""
 
     def passing(self, terms: ArmTerms) -> Message:
-        """Once judged: the client's message under the arm's names for model and version."""
+        """The client's message under the arm's names for model and version."""
 
-    def passed(self, message: Message, terms: ArmTerms) -> Message:
-        """The arm's answer to it under the client's; raises UpstreamError("upstream_invalid") where it is none."""
+    def passed(self, message: Message, terms: ArmTerms) -> tuple[Message, BatchInfo] | None:
+        """The arm's answer to it under the client's, and what it tells of its batch.
+
+        None where the client must not get it as it is: it is to be read and written anew. Raises
+        UpstreamError("upstream_invalid") where it is none.
+        """
 
 
 class ArmForm(Protocol):

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import secrets
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +24,7 @@ except ImportError:  # the extra `fast` is not installed: the caller reads as ev
     simdjson = None  # type: ignore[assignment]
 
 LONG = 1 << 12  # bytes; below, reading twice costs more than it saves
+_KEPT = 4 << 20  # the longest text for which a parser is kept: it holds on to some 13 times its bytes
 _SPACE = b" \t\r\n"
 _IN_NUMBERS = b"0123456789+-.eE" + _SPACE
 _BUFFERS: dict[str, Literal["d", "i", "u"]] = {"f": "d", "i": "i", "u": "u"}
@@ -73,30 +77,40 @@ def _behind(body: bytes, at: int, sign: bytes) -> int:
     return at + 1 if body[at : at + 1] == sign else 0
 
 
-def numbers(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
-    """The array in a JSON list of numbers, flat or nested as the shape is; None where this way cannot read it.
+def outline(body: bytes, keys: Iterable[str]) -> bytes:
+    """The body with strings in place of its long lists under any of the keys: enough to tell its form by."""
+    for key in keys:
+        lifted = lift(body, b'"%b"' % key.encode())
+        body = body if lifted is None else lifted.rest
+    return body
 
-    Floats are read as doubles and converted; integers must be whole and within dtype.
-    """
-    kind = dtype.kind
+
+def numbers(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
+    """The array in a JSON list of numbers, flat or nested as the shape is; None where this way cannot read it."""
     count = math.prod(shape)
-    if (
-        simdjson is None
-        or kind not in _BUFFERS
-        or not shape
-        or count < 1
-        or count * 2 > len(text)
-        or not _fits(text, shape)
-    ):
+    if dtype.kind not in _BUFFERS or not shape or count < 1 or count * 2 > len(text) or not _fits(text, shape):
         return None
+    return judged_numbers(text, shape, dtype)
+
+
+def judged_numbers(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any] | None:
+    """The array in a list whose brackets and commas were judged already; None where this way cannot read it.
+
+    Floats are read as doubles and converted; integers must be whole and within dtype. What is no JSON is None as well, and
+    so are NaN, Infinity and numbers beyond a double.
+    """
+    if simdjson is None:
+        return None
+    kind = dtype.kind
+    parser = _parser(threading.get_ident()) if len(text) <= _KEPT else simdjson.Parser()
     try:
-        parsed = simdjson.Parser().parse(text)
+        parsed = parser.parse(text)
         if not isinstance(parsed, simdjson.Array):
             return None
         found = np.frombuffer(parsed.as_buffer(of_type=_BUFFERS[kind]), _WIDE[kind])
     except (ValueError, TypeError, RuntimeError):
         return None
-    if found.size != count:
+    if found.size != math.prod(shape):
         return None
     if kind != "f":
         bounds = np.iinfo(dtype)
@@ -104,6 +118,12 @@ def numbers(text: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.ND
             return None
     with np.errstate(over="ignore"):
         return found.astype(dtype, copy=False).reshape(shape)
+
+
+@lru_cache(maxsize=8)
+def _parser(_thread: int) -> Any:
+    """A thread's own parser: what a fresh one allocates is given back to the system after every text, and faulted in anew."""
+    return simdjson.Parser()
 
 
 def _fits(text: bytes, shape: tuple[int, ...]) -> bool:

@@ -7,19 +7,22 @@ refused. Only forms beyond doubt are read here: {"<key>": [...]} or {"<key>": {"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import RequestError
 from gateway.protocol import json_lists
-from gateway.protocol.json_skeleton import Skeleton, numbers
+from gateway.protocol.json_skeleton import Skeleton
 from gateway.protocol.json_strict import parse_lenient
 from gateway.protocol.signature_file import TensorSpec
 from gateway.protocol.tensors import DTYPES
 
 _KINDS = frozenset("fiu")
+_DOUBLE = np.dtype("f8")
 _ANY_ROWS = 1 << 31
 _SIGNATURE_NAME = "signature_name"
 
@@ -35,12 +38,12 @@ def read(body: bytes, specs: tuple[TensorSpec, ...], keys: tuple[str, ...], sign
     """The numbers of every spec, shapes (rows, *spec.shape[1:]), under one of the keys; None where this way cannot read them."""
     if not specs or not all(_plain(spec) for spec in specs):
         return None
-    for key in keys:
-        lifted = json_lists.lift(body, b'"%b"' % key.encode()) or _lifted(body, [spec.name for spec in specs])
-        rest = None if lifted is None else _rest(lifted.rest, key, signature_name)
-        if lifted is None or rest is None:
+    for lifted in _lifts(body, keys, [spec.name for spec in specs]):
+        found = _under(lifted.rest, keys, signature_name)
+        if found is None:
             continue
-        values = rest if type(rest) is dict else {specs[0].name: rest} if len(specs) == 1 else {}
+        key, value = found
+        values = value if type(value) is dict else {specs[0].name: value} if len(specs) == 1 else {}
         arrays = _arrays(values, specs, lifted.lists)
         return None if arrays is None else Plain(key, arrays)
     return None
@@ -48,34 +51,45 @@ def read(body: bytes, specs: tuple[TensorSpec, ...], keys: tuple[str, ...], sign
 
 def _plain(spec: TensorSpec) -> bool:
     """Numbers, any number of rows, every other dimension known."""
-    known = spec.shape[:1] == (-1,) and Skeleton.fits(spec.shape[1:])
-    return known and spec.datatype != "BF16" and DTYPES[spec.datatype].kind in _KINDS
+    return spec.shape[:1] == (-1,) and Skeleton.fits(spec.shape[1:]) and _kept(spec).kind in _KINDS
 
 
-def _lifted(body: bytes, names: list[str]) -> json_lists.Lifted | None:
-    """Every input's list taken out, one name after the other; None where one has none, or many as rows of objects do."""
+def _kept(spec: TensorSpec) -> np.dtype[Any]:
+    """The type numbers are read into: doubles for every float, which the caller rounds."""
+    return _DOUBLE if spec.datatype == "BF16" or spec.datatype.startswith("FP") else DTYPES[spec.datatype]
+
+
+def _lifts(body: bytes, keys: tuple[str, ...], names: list[str]) -> Iterator[json_lists.Lifted]:
+    """The body without the long list under a key; and without those of every name, one after the other, each there once."""
+    for key in keys:
+        lifted = json_lists.lift(body, b'"%b"' % key.encode())
+        if lifted is not None:
+            yield lifted
     lists: dict[str, bytes] = {}
     for name in names:
         lifted = json_lists.lift(body, b'"%b"' % name.encode())
         if lifted is None or len(lifted.lists) > 1:
-            return None
+            return
         body = lifted.rest
         lists |= lifted.lists
-    return json_lists.Lifted(body, lists)
+    yield json_lists.Lifted(body, lists)
 
 
-def _rest(text: bytes, key: str, signature_name: str) -> Any:
-    """What stands under the key, where nothing else does but the name of this signature."""
+def _under(text: bytes, keys: tuple[str, ...], signature_name: str) -> tuple[str, Any] | None:
+    """The one of the keys that is there and what stands under it, where nothing else does but the name of this signature."""
     if len(text) >= json_lists.LONG:
         return None
     try:
         document = parse_lenient(text)
     except RequestError:
         return None
-    if type(document) is not dict or not {key} <= set(document) <= {key, _SIGNATURE_NAME}:
+    if type(document) is not dict:
         return None
-    name = document.get(_SIGNATURE_NAME, "")
-    return document[key] if type(name) is str and name in ("", signature_name) else None
+    name = document.pop(_SIGNATURE_NAME, "")
+    if type(name) is not str or name not in ("", signature_name) or len(document) != 1:
+        return None
+    ((key, value),) = document.items()
+    return (key, value) if key in keys else None
 
 
 def _arrays(
@@ -97,15 +111,10 @@ def _arrays(
 def _array(text: bytes, spec: TensorSpec) -> npt.NDArray[Any] | None:
     """The array in a nested list, whose rows its skeleton tells."""
     inner = spec.shape[1:]
-    body = b'{"x":%b}' % text
-    found = _skeleton(inner).find(body)
-    if found is None:
-        return None
-    dtype = DTYPES[spec.datatype]
-    shape = (found[1], *inner)
-    return numbers(body, "x", shape) if dtype.kind == "f" else json_lists.numbers(text, shape, dtype)
+    found = _skeleton(inner).find(text)
+    return None if found is None else json_lists.judged_numbers(text, (found[1], *inner), _kept(spec))
 
 
 @lru_cache(maxsize=64)
 def _skeleton(inner: tuple[int, ...]) -> Skeleton:
-    return Skeleton(inner, ("x",), _ANY_ROWS)
+    return Skeleton(inner, ("",), _ANY_ROWS)

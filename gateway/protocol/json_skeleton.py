@@ -1,22 +1,13 @@
 """What is left of a JSON text of numbers without the numbers: brackets, commas and the key, fixed by the shape to the last byte.
 
 PURE. A skeleton proves the shape of a body without a look at its elements: lists of the right lengths and depth, one key, no
-string, true, false or null. What it does not prove is that the text is JSON. With the shape known, the numbers of a large body can
-be taken out flat: `numbers` does, by simdjson where that is installed (extra `fast`), five times as fast as through Python's lists.
+string, true, false or null. What it does not prove is that the text is JSON: that is for a parser to say (`json_lists`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
-
-import numpy as np
-import numpy.typing as npt
-
-try:
-    import csimdjson
-except ImportError:  # the extra `fast` is not installed: the lists of orjson do as well
-    csimdjson = None
 
 SPACE = b" \n\r\t"
 NUMBERS = b"0123456789+-.eE" + SPACE  # every character of numbers and white space in JSON
@@ -34,7 +25,7 @@ def _row(dimensions: tuple[int, ...]) -> Iterator[bytes]:
 
 
 class Skeleton:
-    """The skeletons of {"<key>": [row, ...]} for rows of one shape, under one of a few keys."""
+    """The skeletons of {"<key>": [row, ...]} for rows of one shape, under one of a few keys; of [row, ...] for the key ""."""
 
     __slots__ = ("_heads", "_known", "_may_hide_empty", "_row", "_rows_limit", "_stride", "inner")
 
@@ -44,7 +35,10 @@ class Skeleton:
         self._row = b"".join(_row(inner))
         self._stride = len(self._row) + 1
         self._rows_limit = rows_limit
-        self._heads = tuple((key, b'{"%b":[' % key.encode().translate(None, NUMBERS)) for key in keys)
+        self._heads = tuple(
+            (key, b'{"%b":[' % key.encode().translate(None, NUMBERS), b"]}") if key else (key, b"[", b"]")
+            for key in keys
+        )
         self._known: dict[bytes, tuple[str, int]] = {}
         # a list of one number and an empty list have the same skeleton; of more numbers, the commas give it away
         self._may_hide_empty = inner[-1:] in ((), (1,))
@@ -63,27 +57,15 @@ class Skeleton:
         return found
 
     def _counted(self, skeleton: bytes) -> tuple[str, int] | None:
-        for key, head in self._heads:
+        for key, head, tail in self._heads:
             if not skeleton.startswith(head):
                 continue
-            rows, odd = divmod(len(skeleton) - len(head) - 1, self._stride)
-            if odd or not 0 < rows <= self._rows_limit or skeleton != b"%b%b]}" % (head, b",".join([self._row] * rows)):
+            rows, odd = divmod(len(skeleton) - len(head) - len(tail) + 1, self._stride)
+            if odd or not 0 < rows <= self._rows_limit:
+                return None
+            if skeleton != b"%b%b%b" % (head, b",".join([self._row] * rows), tail):
                 return None
             if len(skeleton) <= _KNOWN_BYTES and len(self._known) < _KNOWN:
                 self._known[skeleton] = (key, rows)
             return key, rows
         return None
-
-
-def numbers(body: bytes, key: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64] | None:
-    """The numbers under a body's only key, which its skeleton says have this shape, as float64.
-
-    None where it is no JSON to simdjson (not JSON at all, NaN and Infinity, numbers beyond a double) or simdjson is not there.
-    """
-    if csimdjson is None:
-        return None
-    try:
-        flat = np.frombuffer(csimdjson.Parser().parse(body)[key].as_buffer(of_type="d"), np.float64)
-    except (ValueError, KeyError, TypeError, RuntimeError):
-        return None
-    return flat.reshape(shape) if flat.size == prod(shape) else None

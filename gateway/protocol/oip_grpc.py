@@ -20,8 +20,9 @@ from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms, ArmWire, ClientWire, Message
 from gateway.protocol.oip_json import bad
 from gateway.protocol.oip_tensors import check_form, from_raw, raw_contents, refuse_parameters
+from gateway.protocol.proto_wire import Piece, field, joined, varint
 from gateway.protocol.signature_file import Signature
-from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
+from gateway.protocol.tensors import DTYPES, UNTOLD, BatchInfo, InferRequest, InferResponse, Tensor
 from gateway.protocol.tfserving_grpc import ANSWER_BYTES, Limits
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -40,7 +41,7 @@ _LISTS = {
 }
 # the numpy type of a list that holds narrower datatypes than its own
 _LISTED = {**dict.fromkeys(("INT8", "INT16"), "<i4"), **dict.fromkeys(("UINT8", "UINT16"), "<u4")}
-_RAW_INPUTS, _RAW_OUTPUTS = b"\x3a", b"\x32"  # fields 7 and 6, length-delimited
+_RAW_INPUTS, _RAW_OUTPUTS = 7, 6  # the numbers of raw_input_contents and raw_output_contents
 
 
 class InferAsked:
@@ -95,6 +96,10 @@ class InferAsked:
         message.id = asked.id
         return Message(_written(message, message.outputs, outputs, _RAW_OUTPUTS))
 
+    def passes(self, terms: ArmTerms) -> bool:
+        """Always: it says everything in forms that every server of the protocol takes."""
+        return True
+
     def passing(self, terms: ArmTerms) -> Message:
         """The message as it was judged, tensors and parameters as sent, under the arm's names for model and version.
 
@@ -105,14 +110,14 @@ class InferAsked:
         message.model_version = terms.version
         return Message(message.SerializeToString())
 
-    def passed(self, message: Message, terms: ArmTerms) -> Message:
+    def passed(self, message: Message, terms: ArmTerms) -> tuple[Message, BatchInfo]:
         """The arm's ModelInferResponse under the client's names; an id the client did not give is the server's own."""
         answer = _response(message.body)
         told = oip_answers.told_version(self.version, answer.model_version)
         if (answer.model_name, answer.model_version, answer.id) == (self.model, told, self._message.id):
-            return message
+            return message, UNTOLD
         answer.model_name, answer.model_version, answer.id = self.model, told, self._message.id
-        return Message(answer.SerializeToString())
+        return Message(answer.SerializeToString()), UNTOLD
 
 
 class _Arm:
@@ -154,18 +159,17 @@ def _response(payload: bytes) -> Any:
         ) from error
 
 
-def _written(message: Any, listed: Any, tensors: Sequence[Tensor], tag: bytes) -> bytes:
+def _written(message: Any, listed: Any, tensors: Sequence[Tensor], number: int) -> bytes:
     """message with its tensors, their raw contents appended as they stand in memory: the last field of either message."""
-    chunks: list[bytes | memoryview] = [b""]
+    pieces: list[Piece] = [b""]
     for tensor in tensors:
         entry = listed.add()
         entry.name = tensor.name
         entry.datatype = tensor.datatype
         entry.shape.extend(tensor.shape)
-        chunk = raw_contents(tensor)
-        chunks += (tag + _varint(len(chunk)), chunk)
-    chunks[0] = message.SerializeToString()
-    return b"".join(chunks)
+        pieces += field(number, raw_contents(tensor))
+    pieces[0] = message.SerializeToString()
+    return joined(pieces)
 
 
 def _tensors(protos: Any, raw: Any, max_bytes: int, raw_name: str) -> tuple[Tensor, ...]:
@@ -230,7 +234,7 @@ def _packed(contents: Any, count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]
     """A list of fixed width (or booleans) as it stands in the message written: one tag byte, a length, the elements."""
     written = contents.SerializeToString()
     size = count * dtype.itemsize
-    return np.frombuffer(written, dtype, count, 1 + len(_varint(size)))
+    return np.frombuffer(written, dtype, count, 1 + len(varint(size)))
 
 
 def _parameters(protos: Any) -> dict[str, bool | int | float | str]:
@@ -263,12 +267,3 @@ def _fill_parameters(protos: Any, parameters: Mapping[str, bool | int | float | 
                 target.string_param = value
             except (UnicodeEncodeError, ValueError) as error:
                 raise bad(f"parameter {key!r} holds a text that is no UTF-8") from error
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

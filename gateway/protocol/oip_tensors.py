@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gateway.errors import RequestError
 from gateway.protocol import json_lists
 from gateway.protocol.oip_json import Described, bad, from_json, from_long, json_data, loads, shown
-from gateway.protocol.tensors import DTYPES, MAX_RANK, Tensor, element_count
+from gateway.protocol.tensors import DTYPES, MAX_RANK, Tensor, element_count, raw_view
 
 _U32 = Struct("<I")
 # what a client asks of one server's memory or state cannot be kept where every request may go to another server
@@ -48,13 +48,14 @@ def parameters_of(item: dict[str, Any], where: str) -> dict[str, Any]:
     return parameters or {}
 
 
-def read_json(text: bytes, key: str) -> tuple[dict[str, Any], Mapping[str, bytes]]:
-    """The head in a JSON text, an object with the list `key`, and the long lists lifted out of it, for `read_tensors`."""
+def read_json(text: bytes, key: str) -> tuple[dict[str, Any], Mapping[str, bytes], bytes]:
+    """The head in a JSON text, an object with the list `key`; the long lists lifted out of it, for `read_tensors`; what is left."""
     lifted = json_lists.lift(text, b'"data"')
-    head = loads(text if lifted is None else lifted.rest)
+    rest = text if lifted is None else lifted.rest
+    head = loads(rest)
     if not isinstance(head, dict) or not isinstance(head.get(key), list):
         raise bad(f"the body must be a JSON object with the list {key!r}")
-    return head, {} if lifted is None else lifted.lists
+    return head, {} if lifted is None else lifted.lists, rest
 
 
 def read_tensors(
@@ -139,10 +140,7 @@ def raw_contents(tensor: Tensor) -> bytes | memoryview:
             parts.append(_U32.pack(len(element)))
             parts.append(element)
         return b"".join(parts)
-    data = tensor.data
-    if data.size and data.flags.c_contiguous and data.dtype == DTYPES[tensor.datatype]:
-        return data.reshape(-1).view(np.uint8).data
-    return data.astype(DTYPES[tensor.datatype], copy=False).tobytes()
+    return raw_view(tensor)
 
 
 def from_raw(payload: bytes, at: int, size: int, datatype: str, shape: tuple[int, ...], name: str) -> npt.NDArray[Any]:

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from gateway.errors import RequestError
-from gateway.protocol.json_skeleton import Skeleton, numbers
+from gateway.protocol.json_skeleton import Skeleton
 from gateway.protocol.json_strict import find_duplicate, parse_lenient
 from gateway.protocol.signature_faults import (
     bad_b64,
@@ -136,17 +134,6 @@ class Guard:
             except orjson.JSONDecodeError:
                 pass
         return self.parse(body).rows
-
-    def flat(self, body: bytes) -> tuple[bool, npt.NDArray[np.float64]] | None:
-        """A body of the common form as numbers [rows, ...] without Python's lists: (column format?, array).
-
-        None where it has another form, or is none: `parse` tells.
-        """
-        found = self._skeleton.find(body) if self._skeleton is not None else None
-        if found is None or self._skeleton is None:
-            return None
-        array = numbers(body, found[0], (found[1], *self._skeleton.inner))
-        return None if array is None else (found[0] == "inputs", array)
 
     def parse(self, body: bytes) -> Checked:
         """Judge a body and keep what was parsed, for a codec that goes on with it. Raises RequestError as `check` does."""

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from gateway.errors import RequestError
 from gateway.protocol.descriptors import message_class
-from gateway.protocol.tensors import DTYPES, MAX_RANK, Tensor, element_count
+from gateway.protocol.proto_wire import Piece, field
+from gateway.protocol.tensors import DTYPES, MAX_RANK, Tensor, element_count, raw_view
 
 
 class Layout(NamedTuple):
@@ -47,6 +48,7 @@ LAYOUTS = (
 )
 BY_ENUM = {layout.enum: layout for layout in LAYOUTS}
 BY_DATATYPE = {layout.datatype: layout for layout in LAYOUTS}
+_CONTENT = 4  # the number of tensor_content
 _COMMON = frozenset({1, 2, 3})  # dtype, tensor_shape, version_number
 # typed lists wider than the element: values outside the type would be cut off by TensorFlow
 _RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "INT16": (-32768, 32767)} | dict.fromkeys(
@@ -55,12 +57,12 @@ _RANGES = {"UINT8": (0, 255), "INT8": (-128, 127), "INT16": (-32768, 32767)} | d
 
 
 class Form(NamedTuple):
-    """What a TensorProto says of itself, found consistent: layout, shape, number of elements, raw bytes instead of a list."""
+    """What a TensorProto says of itself, found consistent: layout, shape, number of elements, the raw bytes (b"": a list)."""
 
     layout: Layout
     shape: tuple[int, ...]
     elements: int
-    raw: bool
+    content: bytes  # protobuf copies it at every look
 
 
 def inspect(proto: Any, name: str, max_bytes: int) -> Form:
@@ -90,7 +92,7 @@ def inspect(proto: Any, name: str, max_bytes: int) -> Form:
     if len(proto.ListFields()) != 1 + proto.HasField("tensor_shape") + held:
         names = sorted(field.name for field, _ in proto.ListFields() if field.number not in _COMMON)
         raise _bad(name, f"{layout.enum_name} takes its values from tensor_content or {layout.field}, got {names}")
-    return Form(layout, shape, count, bool(content))
+    return Form(layout, shape, count, content)
 
 
 def decode(proto: Any, name: str, max_bytes: int) -> Tensor:
@@ -103,13 +105,13 @@ def decode(proto: Any, name: str, max_bytes: int) -> Tensor:
 
 def read(proto: Any, name: str, form: Form) -> Tensor:
     """The tensor of a TensorProto that was inspected."""
-    layout, shape, count, raw = form
+    layout, shape, count, content = form
     if layout.datatype == "BYTES":
-        strings = _split(proto.tensor_content, count, name) if raw else list(proto.string_val)
+        strings = _split(content, count, name) if content else list(proto.string_val)
         return Tensor(name, "BYTES", _strings(strings, count).reshape(shape))
     dtype = DTYPES[layout.datatype]
-    if raw:
-        return Tensor(name, layout.datatype, np.frombuffer(proto.tensor_content, dtype).reshape(shape))
+    if content:
+        return Tensor(name, layout.datatype, np.frombuffer(content, dtype).reshape(shape))
     values = np.array(getattr(proto, layout.field), layout.listed)
     if layout.field == "half_val":
         values = values.astype("<u2").view(dtype)
@@ -125,11 +127,7 @@ def fill(proto: Any, tensor: Tensor, *, typed: bool) -> None:
 
     BYTES always go into string_val.
     """
-    layout = BY_DATATYPE[tensor.datatype]
-    proto.dtype = layout.enum
-    proto.tensor_shape.SetInParent()
-    for size in tensor.shape:
-        proto.tensor_shape.dim.add().size = size
+    layout = _describe(proto, tensor)
     data = tensor.data
     if tensor.datatype == "BYTES":
         proto.string_val.extend(data.reshape(-1).tolist())
@@ -146,9 +144,30 @@ def fill(proto: Any, tensor: Tensor, *, typed: bool) -> None:
         getattr(proto, layout.field).extend(bits.tolist())
 
 
+def written(tensor: Tensor) -> list[Piece]:
+    """The TensorProto that `fill` makes of raw bytes, on the wire and in pieces."""
+    proto = message_class("tensorflow.TensorProto")()
+    if tensor.datatype == "BYTES":
+        fill(proto, tensor, typed=False)
+        return [proto.SerializeToString()]
+    _describe(proto, tensor)
+    head: bytes = proto.SerializeToString()
+    return [head, *field(_CONTENT, raw_view(tensor))] if tensor.data.size else [head]
+
+
+def _describe(proto: Any, tensor: Tensor) -> Layout:
+    """Datatype and shape."""
+    layout = BY_DATATYPE[tensor.datatype]
+    proto.dtype = layout.enum
+    proto.tensor_shape.SetInParent()
+    for size in tensor.shape:
+        proto.tensor_shape.dim.add().size = size
+    return layout
+
+
 def packed(layout: Layout, raw: bytes) -> bytes:
     """The field of a typed list whose values stand in memory as they stand on the wire."""
-    return _varint(layout.number << 3 | 2) + _varint(len(raw)) + raw
+    return b"".join(field(layout.number, raw))
 
 
 def new(tensor: Tensor, *, typed: bool) -> Any:
@@ -232,15 +251,6 @@ def _strings(values: list[bytes], count: int) -> npt.NDArray[Any]:
 def _enum_name(proto: Any) -> str:
     known = proto.DESCRIPTOR.fields_by_name["dtype"].enum_type.values_by_number.get(proto.dtype)
     return known.name if known is not None else str(proto.dtype)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _bad(name: str, problem: str) -> RequestError:

@@ -62,6 +62,14 @@ class Tensor:
         return self.data.shape
 
 
+def raw_view(tensor: Tensor) -> memoryview | bytes:
+    """The raw bytes of a tensor that is no BYTES: a view where the array lies in memory as it travels, else a copy."""
+    data = tensor.data
+    if data.size and data.flags.c_contiguous and data.dtype == DTYPES[tensor.datatype]:
+        return data.reshape(-1).view(np.uint8).data
+    return data.astype(DTYPES[tensor.datatype], copy=False).tobytes()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class InferRequest:
     """One inference request; version and label exclude each other; outputs empty means all.

@@ -18,12 +18,14 @@ from gateway.errors import RequestError, UpstreamError
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms, ArmWire, ClientWire, Message
 from gateway.protocol.oip_answers import checked
+from gateway.protocol.proto_wire import Piece, field, joined
 from gateway.protocol.signature_file import DEFAULT_SIGNATURE_NAME, Signature, TensorSpec
-from gateway.protocol.tensor_proto import BY_DATATYPE, Form, fill, inspect, read
+from gateway.protocol.tensor_proto import BY_DATATYPE, Form, fill, inspect, read, written
 from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
 from gateway.protocol.versions import version_number
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_INPUTS = 2  # the number of PredictRequest.inputs, a map: entries of a key 1 and a value 2
 ANSWER_BYTES = 1 << 30  # what an arm's answer may hold once its repeated values are written out
 
 
@@ -174,17 +176,24 @@ def decode_request(message: Any, limits: Limits) -> InferRequest:
 def encode_request(request: InferRequest, *, typed: bool = False) -> bytes:
     """A PredictRequest for a TF Serving arm; typed writes values into typed lists instead of raw bytes.
 
-    Raises RequestError("not_found") for a version that is no number.
+    Raises RequestError: not_found for a version that is no number, too_large for more than a message can hold.
     """
     message = message_class("tensorflow.serving.PredictRequest")()
     _write_spec(message.model_spec, request.model, request.version or "")
     if request.label:
         message.model_spec.version_label = request.label
     message.model_spec.signature_name = request.signature_name
-    for tensor in request.inputs:
-        fill(message.inputs[tensor.name], tensor, typed=typed)
+    if typed:
+        for tensor in request.inputs:
+            fill(message.inputs[tensor.name], tensor, typed=True)
+        message.output_filter.extend(request.outputs)
+        return _serialized(message)
+    pieces: list[Piece] = [message.SerializeToString()]
+    for tensor in sorted(request.inputs, key=lambda tensor: tensor.name):
+        pieces += field(_INPUTS, *field(1, tensor.name.encode()), *field(2, *written(tensor)))
+    message.Clear()
     message.output_filter.extend(request.outputs)
-    return _serialized(message)
+    return joined((*pieces, message.SerializeToString()))
 
 
 def parse_response(payload: bytes) -> Any:

@@ -18,7 +18,6 @@ import orjson
 from gateway.errors import RequestError, UpstreamError
 from gateway.protocol import datatypes, json_plain
 from gateway.protocol.forms import ArmTerms, ArmWire, ClientWire, Message
-from gateway.protocol.json_skeleton import SPACE
 from gateway.protocol.json_strict import parse_lenient
 from gateway.protocol.oip_answers import checked as checked_outputs
 from gateway.protocol.oip_json import number_text
@@ -28,8 +27,6 @@ from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
 
 _ANY_ROWS = 1 << 31
 _LARGE = 16 * 1024  # a body from here on is worth a second parser
-_BARE = (b'{"instances":[', b'{"inputs":[')  # how a body begins whose skeleton is worth a look
-_HEAD = 64
 _JSON = {"content-type": "application/json"}
 
 
@@ -110,11 +107,6 @@ def _reader(signature: Signature) -> Guard:
     return Guard(signature, "types", _ANY_ROWS)
 
 
-@lru_cache(maxsize=64)
-def _quick_reader(signature: Signature) -> Guard:
-    return Guard(signature, "strict", _ANY_ROWS)
-
-
 def decode_request(body: bytes, signature: Signature) -> InferRequest:
     """A predict body as tensors, shapes as sent (the guard judges them), element types exactly the signature's.
 
@@ -127,11 +119,6 @@ def decode_request(body: bytes, signature: Signature) -> InferRequest:
 def _read(body: bytes, signature: Signature) -> tuple[bool, tuple[Tensor, ...]]:
     """Is it in column format, and its inputs."""
     if len(body) >= _LARGE:
-        bare = body[:_HEAD].translate(None, SPACE).startswith(_BARE)
-        flat = _quick_reader(signature).flat(body) if bare else None
-        if flat is not None:
-            (spec,) = signature.inputs
-            return flat[0], (Tensor(spec.name, spec.datatype, _floats(flat[1], spec.datatype)),)
         plain = json_plain.read(body, signature.inputs, ("instances", "inputs"), signature.signature_name)
         if plain is not None:
             return plain.key == "inputs", _plain_tensors(plain, signature.inputs)

@@ -20,6 +20,7 @@ from gateway.errors import ErrorKind, RequestError, UpstreamError
 from gateway.protocol import datatypes, oip_binary, tfserving_rest
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms, ArmWire, Message
+from gateway.protocol.proto_wire import field, joined
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import UNTOLD, BatchInfo, InferRequest, InferResponse
 
@@ -28,6 +29,7 @@ TFS_JSON = "tfs-json"
 PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 PING = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping"
 MAGIC = b"ABG1"
+_INPUT = 3  # the number of PredictionsRequest.input, a map: entries of a key 1 and a value 2
 _U32 = Struct("<I")
 
 
@@ -138,17 +140,40 @@ def batch_info(headers: Mapping[str, str]) -> BatchInfo:
 
 def encode_predictions(model: str, version: str, payload: bytes, form: str, sent_ns: int) -> bytes:
     """A PredictionsRequest; version "" is the server's default. sent_ns as in `http_headers`."""
+    return _predictions(
+        model, version, "body" if form == TFS_JSON else form, payload, None if form == TFS_JSON else sent_ns
+    )
+
+
+def _predictions(model: str, version: str, key: str, payload: bytes, sent_ns: int | None) -> bytes:
     message = message_class("org.pytorch.serve.grpc.inference.PredictionsRequest")()
     message.model_name = model
     if version:
         message.model_version = version
-    if form == TFS_JSON:
-        message.input["body"] = payload
-    else:
-        message.input[form] = payload
+    if sent_ns is not None:
         message.input["x-abgate-sent-ns"] = b"%d" % sent_ns
-    serialized: bytes = message.SerializeToString()
-    return serialized
+    return joined((message.SerializeToString(), *field(_INPUT, *field(1, key.encode()), *field(2, payload))))
+
+
+def json_headers(form: str, sent_ns: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers of POST /predictions/... for TF Serving's JSON as a client wrote it, to a handler that takes `form`.
+
+    Opaque bytes to our own handler: TorchServe would parse JSON, and drop what it cannot.
+    """
+    given = http_headers(form, sent_ns)
+    return given if form == TFS_JSON else (given[0], (b"x-abgate-format", TFS_JSON.encode()), *given[2:])
+
+
+def encode_json_predictions(model: str, version: str, payload: bytes, form: str, sent_ns: int) -> bytes:
+    """A PredictionsRequest with TF Serving's JSON as a client wrote it, to a handler that takes `form`."""
+    if form == TFS_JSON:
+        return encode_predictions(model, version, payload, form, sent_ns)
+    return _predictions(model, version, TFS_JSON, payload, sent_ns)
+
+
+def takes_json(form: str, column: bool) -> bool:
+    """Does a handler that takes `form` take TF Serving's JSON? Our own in either format, a user's in rows alone."""
+    return form == OIP_BINARY or (form == TFS_JSON and not column)
 
 
 def address_predictions(payload: bytes, model: str, version: str) -> bytes:

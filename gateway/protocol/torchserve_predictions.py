@@ -13,6 +13,10 @@ PURE. TorchServe itself leaves the body to the handler, so these are the forms i
 
 JSON is what says so, or form-urlencoded, text/plain or no Content-Type at all (curl -d). Over gRPC there is no Content-Type:
 a value that begins like JSON and is JSON is read as JSON, anything else as raw.
+
+TF Serving's JSON goes to a handler that takes it byte for byte once it was judged, and so does the answer: our own handler
+takes both formats, a user's (format tfs-json) rows. The other forms are what a handler may make of its bytes, and no arm's
+handler is known to take them; the Open Inference form's answer names the server's own model and version. Those are written anew.
 """
 
 from __future__ import annotations
@@ -27,14 +31,15 @@ import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
 
+from gateway.clock import wall_ns
 from gateway.errors import RequestError
-from gateway.protocol import multipart, oip_rest, tfserving_rest
+from gateway.protocol import json_lists, multipart, oip_rest, tfserving_rest, torchserve
 from gateway.protocol.descriptors import message_class
-from gateway.protocol.forms import ClientWire, Message, Portable
-from gateway.protocol.json_strict import parse_lenient
+from gateway.protocol.forms import ArmTerms, ClientWire, Message, Portable
+from gateway.protocol.json_strict import find_duplicate, parse_lenient
 from gateway.protocol.oip_tensors import from_raw, raw_contents
 from gateway.protocol.signature_file import Signature, TensorSpec
-from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
+from gateway.protocol.tensors import DTYPES, BatchInfo, InferRequest, InferResponse, Tensor
 
 STREAM = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/StreamPredictions"
 NO_STREAM = "this model's handler does not stream: such a call would end a worker of TorchServe; use Predictions"
@@ -43,14 +48,14 @@ _RAW = {"content-type": "application/octet-stream"}
 _JSON_TYPES = frozenset({"", "application/json", "text/plain", "text/json", "application/x-www-form-urlencoded"})
 _WHOLE = ("data", "body")
 _SPACE = b" \n\r\t"
-_FIRST = re.compile(rb'\s*(?:\[|\{\s*"(instances|data)"\s*:)')
+_ANSWERS = (re.compile(rb'\s*\{\s*"predictions"\s*:'), re.compile(rb'\s*\{\s*"outputs"\s*:'))  # in rows, in columns
 Answerer = Callable[[InferResponse, Signature], Message]
 
 
 class HttpAsked:
     """A client's POST or PUT /predictions/M[/V]: body and Content-Type as sent ("" without one). Read by `request` only."""
 
-    __slots__ = ("_answer", "_body", "_content_type", "model", "version")
+    __slots__ = ("_answer", "_body", "_column", "_content_type", "model", "version")
     wire: ClientWire = "torchserve-http"
     label = ""
 
@@ -58,6 +63,7 @@ class HttpAsked:
         self._body = body
         self._content_type = content_type
         self._answer: Answerer | None = None
+        self._column: bool | None = None
         self.model = model
         self.version = version
 
@@ -76,7 +82,28 @@ class HttpAsked:
                 f"Content-Type {media_type[:80]!r} is not read here; send JSON, octet-stream or multipart/form-data"
             )
         self._answer = reader.answer
+        if media_type in _JSON_TYPES:
+            self._column = reader.column
         return request
+
+    def passes(self, terms: ArmTerms) -> bool:
+        """See the head of this module."""
+        return self._column is not None and torchserve.takes_json(terms.form, self._column)
+
+    def passing(self, terms: ArmTerms) -> Message:
+        """The body as it came."""
+        headers = torchserve.json_headers(terms.form, wall_ns())
+        return Message(self._body, {key.decode(): value.decode() for key, value in headers})
+
+    def passed(self, message: Message, terms: ArmTerms) -> tuple[Message, BatchInfo] | None:
+        """The handler's answer as it came, where it is in the format of the request."""
+        if not _answers(message.body, self._column):
+            return None
+        return Message(message.body, _JSON), torchserve.batch_info(message.headers)
+
+    def resume(self, sent: HttpAsked) -> None:
+        """Take back what was sent, where it was read elsewhere."""
+        self._body = sent._body
 
     def answer(self, response: InferResponse, signature: Signature | None) -> Message:
         """The answer in the form of the request, as the table above has it."""
@@ -92,14 +119,14 @@ class HttpAsked:
     def answerer(self) -> HttpAsked:
         """The same, once read, for `answer` alone."""
         kept = HttpAsked(b"", self._content_type, self.model, self.version)
-        kept._answer = self._answer
+        kept._answer, kept._column = self._answer, self._column
         return kept
 
 
 class GrpcAsked:
     """A client's Predictions, parsed but for its values. Raises RequestError("invalid_argument") for a payload that is none."""
 
-    __slots__ = ("_answer", "_input", "model", "version")
+    __slots__ = ("_answer", "_column", "_input", "model", "version")
     wire: ClientWire = "torchserve-grpc"
     label = ""
 
@@ -112,6 +139,7 @@ class GrpcAsked:
         self.version: str = message.model_version
         self._input: Mapping[str, bytes] = dict(message.input)
         self._answer: Answerer | None = None
+        self._column: bool | None = None
         if not self.model:
             raise _bad("the PredictionsRequest names no model")
 
@@ -121,20 +149,43 @@ class GrpcAsked:
         found = {name: multipart.Field(value, _kind(value)) for name, value in self._input.items()}
         request = reader.fields(found)
         self._answer = reader.answer
+        self._column = reader.column
         return request
+
+    def passes(self, terms: ArmTerms) -> bool:
+        """See the head of this module."""
+        return self._column is not None and torchserve.takes_json(terms.form, self._column)
+
+    def passing(self, terms: ArmTerms) -> Message:
+        """The value as it came, under the key that the handler looks for."""
+        (value,) = self._input.values()
+        return Message(torchserve.encode_json_predictions(terms.model, terms.version, value, terms.form, wall_ns()))
+
+    def passed(self, message: Message, terms: ArmTerms) -> tuple[Message, BatchInfo] | None:
+        """The handler's answer as it came, out of its envelope, where it is in the format of the request."""
+        body, batch = torchserve.decode_predictions(message.body, terms.form)
+        return (_response(body), batch) if _answers(body, self._column) else None
 
     def answer(self, response: InferResponse, signature: Signature | None) -> Message:
         """A PredictionResponse whose bytes are in the form of the request."""
         assert self._answer is not None
         assert signature is not None
-        message = message_class("org.pytorch.serve.grpc.inference.PredictionResponse")()
-        message.prediction = self._answer(response, signature).body
-        serialized: bytes = message.SerializeToString()
-        return Message(serialized)
+        return _response(self._answer(response, signature).body)
+
+
+def _response(body: bytes) -> Message:
+    """A PredictionResponse."""
+    message = message_class("org.pytorch.serve.grpc.inference.PredictionResponse")(prediction=body)
+    return Message(message.SerializeToString())
+
+
+def _answers(body: bytes, column: bool | None) -> bool:
+    """Does an answer look like TF Serving's, in the format of its request?"""
+    return _ANSWERS[bool(column)].match(body) is not None
 
 
 class _Reader:
-    """Reads one request, and keeps in `answer` how it is answered."""
+    """Reads one request; keeps in `answer` how it is answered, and in `column` which of TF Serving's formats it is, if any."""
 
     def __init__(self, signature: Signature | None, model: str, version: str) -> None:
         if signature is None:
@@ -143,20 +194,14 @@ class _Reader:
         self.model = model
         self.version = version
         self.answer: Answerer = _by_name
+        self.column: bool | None = None
 
     def json(self, body: bytes) -> InferRequest:
-        """A JSON body; which form it has is told by its keys. What is long is read once: most bodies hold numbers alone,
-        and where there are no more quotes than those of one key, there can be no other key."""
-        found = _FIRST.match(body)
-        key = found[1] if found else None
-        if found and body.count(b'"') == (0 if key is None else 2):
-            if key is None:
-                return self._bare(body)
-            if key == b"instances":
-                return self._as(tfserving_rest.PredictAsked(body, self.model, self.version, ""))
-            if "data" not in self._names() and body.rstrip(_SPACE).endswith(b"}"):
-                return self._bare(_inside(body))
-        document = _loads(body)
+        """A JSON body; which form it has is told by its keys, without a look into its long lists."""
+        if b'"' not in body and body.lstrip(_SPACE)[:1] == b"[":
+            return self._bare(body)
+        outline = json_lists.outline(body, ("instances", "inputs", "data", *self._names()))
+        document = _document(outline, body)
         if type(document) is list:
             return self._bare(body)
         if type(document) is not dict:
@@ -165,8 +210,10 @@ class _Reader:
         if type(inputs) is list and inputs and all(type(item) is dict and "datatype" in item for item in inputs):
             return self._as(oip_rest.InferAsked(body, None, self.model, self.version))
         if "instances" in document or "inputs" in document:
+            self.column = "inputs" in document
             return self._as(tfserving_rest.PredictAsked(body, self.model, self.version, ""))
         if list(document) == ["data"] and "data" not in self._names():
+            find_duplicate(outline)  # of two, the first would be taken
             return self._bare(_inside(body))
         self._check_names(set(document), "keys")
         request = tfserving_rest.PredictAsked(b'{"inputs":' + body + b"}", self.model, self.version, "")
@@ -283,6 +330,16 @@ def _unwrapped(response: InferResponse, *, column: bool, named: bool = False) ->
 def _inside(body: bytes) -> bytes:
     """The value of the only key of an object."""
     return body[body.index(b":") + 1 : body.rindex(b"}")]
+
+
+def _document(outline: bytes, body: bytes) -> Any:
+    """What an outline tells of its body; the body itself, and its own faults, where that is no JSON."""
+    if outline is not body:
+        try:
+            return orjson.loads(outline)
+        except orjson.JSONDecodeError:
+            pass
+    return _loads(body)
 
 
 def _loads(body: bytes) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from gateway.clock import monotonic_ns
 from gateway.dataplane import Arm, Call, DataPlane, Route
@@ -20,7 +20,7 @@ from gateway.protocol.arm_forms import WIRES, arm_forms
 from gateway.protocol.forms import ArmForm, ArmTerms, Asked, Message, Passing
 from gateway.protocol.signature_file import DEFAULT_SIGNATURE_NAME
 from gateway.protocol.tensor_guard import check_tensors
-from gateway.protocol.tensors import UNTOLD, BatchInfo, InferRequest
+from gateway.protocol.tensors import BatchInfo, InferRequest
 from gateway.servers.exchange_codec import Codecs, aside
 from gateway.servers.exchange_send import GrpcSending, HttpSending, Outgoing, Sending
 
@@ -97,9 +97,10 @@ class Exchange:
             self._plane.release(arm)
             raise
         received = await self._receive(call, arm, outgoing, wait_s)
-        if outgoing.passes:
-            assert isinstance(asked, Passing)
-            return asked.passed(received, terms), UNTOLD
+        if outgoing.passes is not None:
+            whole = outgoing.passes.passed(received, terms)
+            if whole is not None:
+                return whole
         response = await codecs.decode(call, self._form(call), received, terms)
         if response.version and not call.version:
             call.version = response.version
@@ -140,10 +141,9 @@ class Exchange:
         theirs = arm.names.request(_ordered(request, route))
         signature = arm.names.signature(route.signature)
         terms = ArmTerms(arm.model, call.version, arm.body_form(), signature, theirs.outputs)
-        passes = asked.wire == call.protocol_out and not arm.names and isinstance(asked, Passing)
-        if passes:
-            assert isinstance(asked, Passing)
-            message = asked.passing(terms)
+        passes = _passing(asked, call, arm, terms)
+        if passes is not None:
+            message = passes.passing(terms)
         else:
             message = await self._codecs.encode(call, self._form(call), theirs, terms)
         return Outgoing(sending, message, self.passed(call, way), passes), terms
@@ -196,6 +196,14 @@ class Exchange:
 
     def _form(self, call: Call) -> ArmForm:
         return self._forms[call.protocol_out]  # type: ignore[index]
+
+
+def _passing(asked: Asked, call: Call, arm: Arm, terms: ArmTerms) -> Passing | None:
+    """The request, where it goes to its arm as the client wrote it."""
+    if asked.wire != call.protocol_out or arm.names or not hasattr(asked, "passes"):
+        return None
+    passing = cast("Passing", asked)
+    return passing if passing.passes(terms) else None
 
 
 def _ordered(request: InferRequest, route: Route) -> InferRequest:

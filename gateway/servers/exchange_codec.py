@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from gateway.clock import monotonic_ns
 from gateway.dataplane import Call
-from gateway.protocol.forms import ArmForm, ArmTerms, Asked, Message, Portable
+from gateway.protocol.forms import ArmForm, ArmTerms, Asked, Message, Portable, Resuming
 from gateway.protocol.oip_rest import HEAD_LENGTH
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import InferRequest, InferResponse, Tensor
@@ -44,7 +44,10 @@ class Codecs:
         """The canonical request, and what answers it."""
         # is it big? first: isinstance with a Protocol looks at its attributes one by one, 50 us
         if getattr(asked, "text_bytes", 0) >= self._json and isinstance(asked, Portable):
-            return await self._timed(call, Where.PROCESS, _read, asked, signature)
+            request, read = await self._timed(call, Where.PROCESS, _read, asked, signature)
+            if isinstance(read, Resuming):
+                read.resume(asked)
+            return request, read
         limit = self._json if asked.wire == "torchserve-http" else self._binary
         where = Where.THREAD if call.bytes_in >= limit else Where.HERE
         return await self._timed(call, where, asked.request, signature), asked

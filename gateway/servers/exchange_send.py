@@ -15,7 +15,7 @@ import grpc
 from gateway.clock import monotonic_ns
 from gateway.dataplane import Arm
 from gateway.errors import RequestError, UpstreamError
-from gateway.protocol.forms import Message
+from gateway.protocol.forms import Message, Passing
 from gateway.protocol.status import HTTP_OF_GRPC, grpc_of_http, grpc_status, http_status
 from gateway.servers.http_answer import arm_refusal
 from gateway.upstream.grpc_client import GrpcUpstreamError
@@ -47,12 +47,12 @@ class Sending(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message ready to be sent, with the headers that pass; passes: it is the client's own, not one written anew."""
+    """A message ready to be sent, with the headers that pass; passes: whose own it is, None where it was written anew."""
 
     sending: Sending
     message: Message
     passed: Passed
-    passes: bool = False
+    passes: Passing | None = None
 
     def start(self, version: str, wait_s: float, ended: Callable[[], None]) -> Running:
         """Send it."""

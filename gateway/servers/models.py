@@ -63,7 +63,7 @@ def _status(route: Route, version: str) -> dict[str, Any]:
         if number not in known:
             raise RequestError("not_found", f"Could not find version {version} of model {route.model}")
         known = {number: known[number]}
-    return {
+    told = {
         "model_version_status": [
             {
                 "version": str(number),
@@ -71,10 +71,13 @@ def _status(route: Route, version: str) -> dict[str, Any]:
                 "status": {"error_code": "OK", "error_message": ""},
             }
             for number, ready in known.items()
-        ],
-        "name": route.model,  # these two are KServe's: its v1 clients ask the same path and read "ready"
-        "ready": any(known.values()),
+        ]
     }
+    if version:
+        return told
+    # KServe's v1 clients ask the very path without a version, and take a model without "ready" for one that is not; TF
+    # Serving's clients read their own key. The paths with a version or a label are TF Serving's alone, and so are their keys.
+    return {**told, "name": route.model, "ready": any(known.values())}
 
 
 def _metadata(route: Route, version: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import re
 import time
 import traceback
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gateway.errors import RequestError
@@ -35,19 +36,28 @@ class Finding:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run saw; kinds: how many different answers and refusals the inputs led to."""
+    """What a run saw; kinds: how many different answers and refusals the inputs led to; minutes of processor time."""
 
     calls: int = 0
     taken: int = 0
     kinds: int = 0
+    minutes: float = 0.0
     findings: list[Finding] = field(default_factory=list)
 
 
-def run(target: Target, seconds: float, seed: int = 0, most_findings: int = 10) -> Outcome:
-    """Fuzz for so many seconds, the same inputs for the same seed as far as it gets.
+def run(
+    target: Target,
+    seconds: float,
+    seed: int = 0,
+    most_findings: int = 10,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Fuzz for so many seconds of processor time, the same inputs for the same seed as far as it gets.
 
-    Inputs that led to something new join the corpus. Ends early after so many different findings.
+    Not of the clock: on a busy machine ten minutes may hold ten seconds' work. Inputs that led to something new join the
+    corpus. Ends early when stopped says so, and after so many different findings.
     """
+    started = time.process_time()
     rng = random.Random(f"{target.name}:{seed}")
     corpus = list(target.seeds)
     outcome = Outcome()
@@ -60,8 +70,8 @@ def run(target: Target, seconds: float, seed: int = 0, most_findings: int = 10) 
         if problem is not None:
             outcome.findings.append(Finding(data, problem))
     found = {_VARIES.sub("", finding.problem[-400:]) for finding in outcome.findings}
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and len(outcome.findings) < most_findings:
+    end = time.process_time() + seconds
+    while time.process_time() < end and len(outcome.findings) < most_findings and not stopped():
         data = mutated(rng, corpus)
         problem, kind = judge(target, data, measure=outcome.calls % MEASURED == 0)
         outcome.calls += 1
@@ -74,6 +84,7 @@ def run(target: Target, seconds: float, seed: int = 0, most_findings: int = 10) 
             found.add(_VARIES.sub("", problem[-400:]))
             outcome.findings.append(Finding(data, problem))
     outcome.kinds = len(seen)
+    outcome.minutes = (time.process_time() - started) / 60
     return outcome
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway.errors import RequestError
+from tests.fuzz import results
 from tests.fuzz.runner import run
 from tests.fuzz.target import Target, all_targets
 
@@ -49,3 +52,25 @@ def test_the_same_seed_gives_the_same_inputs() -> None:
     length = min(map(len, inputs))
     assert length > 100
     assert inputs[0][:length] == inputs[1][:length]
+
+
+def test_what_was_fuzzed_counts_until_its_source_changes_or_there_is_a_finding(tmp_path: Path) -> None:
+    line = {"name": "json", "minutes": 4.0, "inputs": 9, "taken": 1, "kinds": 2, "seed": 1, "findings": 0}
+    place = tmp_path / results.NAME
+    for more in ({"source": "a"}, {"source": "a"}, {"source": "b"}, {"source": "c"}, {"source": "c", "findings": 1}):
+        results.add(place, {**line, "commit": "1234", **more})
+    lines = results.read(place)
+    done = {source: results.minutes_done(lines, "json", source) for source in "abcd"}
+    assert done == {"a": 8.0, "b": 4.0, "c": 0.0, "d": 0.0}
+    assert results.minutes_done(lines, "http-path", "a") == 0.0
+    assert results.table(lines, ["json", "http-path"]).splitlines()[1:] == [
+        "http-path                    not finished",
+        "json                             8.0         18          2     2        1  1234",
+    ]
+
+
+def test_the_source_of_a_target_is_what_it_runs_through() -> None:
+    known = all_targets()
+    sources = {name: results.source_of(known[name]) for name in ("json", "http-gzip", "tfs-messages")}
+    assert len(set(sources.values())) == 3
+    assert sources["json"] == results.source_of(known["json"])

@@ -13,7 +13,7 @@ import numpy as np
 
 from gateway.dataplane import Arm, DataPlane, Route
 from gateway.experiments.model import ArmSpec, Experiment, ModelSpec
-from gateway.protocol import oip_binary, tfserving_grpc, torchserve
+from gateway.protocol import oip_binary, tfserving_grpc, tfserving_rest, torchserve
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.signature_file import Signature, TensorSpec
 from gateway.protocol.tensors import InferRequest, InferResponse, Tensor
@@ -76,8 +76,13 @@ async def tfserving(payload: bytes, context: Any) -> bytes:
 async def torch(payload: bytes, context: Any) -> bytes:
     """Answer as TorchServe with our handler does."""
     message = message_class("org.pytorch.serve.grpc.inference.PredictionsRequest").FromString(payload)
-    request = oip_binary.decode_request(message.input["oip-binary"], message.model_name)
-    body = oip_binary.encode_response(InferResponse(message.model_name, outputs(request), "1.0"))
+    if "tfs-json" in message.input:  # TF Serving's JSON, as it came
+        asked = tfserving_rest.PredictAsked(message.input["tfs-json"], message.model_name, "", "")
+        answer = InferResponse(message.model_name, outputs(asked.request(SIGNATURE)), "1.0")
+        body = asked.answer(answer, SIGNATURE).body
+    else:
+        request = oip_binary.decode_request(message.input["oip-binary"], message.model_name)
+        body = oip_binary.encode_response(InferResponse(message.model_name, outputs(request), "1.0"))
     head = {
         "status": 200,
         "batch_size": 3,

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 
 from gateway.dataplane import Arm, DataPlane, Route
 from gateway.experiments.model import ArmSpec, Experiment, Guard, ModelSpec, Opaque
+from gateway.protocol.arm_names import Names
 from gateway.protocol.signature_file import Signature, TensorSpec
 from gateway.servers.http import HttpSettings, InferenceProtocol, make_protocol_class
 from gateway.telemetry.events import Record
@@ -153,6 +154,7 @@ def make_plane(
         arm.ready = True
         arm.format = arm_format
         arm.http = HttpArm.create(addresses[name], kind, "m", None, pool_size=limit, loop=loop, form=arm_format)
+        arm.settle("", Names(), opaque is not None)
         arms.append(arm)
     plane.routes = {"m": Route(spec, tuple(arms), signature)}
     return plane

@@ -14,6 +14,7 @@ import pytest
 from exchange_doubles import ARMS, Got, World, message_of, predictions, world, y_of
 from grpc_doubles import Double
 
+from gateway.protocol import torchserve
 from gateway.protocol.arm_names import Names
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.signature_file import Signature, TensorSpec
@@ -127,6 +128,36 @@ async def test_an_open_inference_message_passes_as_it_was_judged_under_the_arms_
         double.answer = garbage
         got = await ask(it, "oip-grpc", X)
         assert (got.status, it.rows.records[-1].error_kind) == (14, "upstream_invalid")
+
+
+async def test_the_same_wire_on_both_sides_gets_the_clients_own_bytes_once_they_were_judged() -> None:
+    infer = (
+        b' { "id":"7", "parameters":{"k":3}, "inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[[1.50,2]]}]}'
+    )
+    rows = b'{ "instances" : [[1.50, 2e0]] }'
+    cases = (("oip-http", "/v2/models/m/infer", infer), ("ts-http", "/predictions/m", rows))
+    async with world(only=("oip-http", "ts-http", "ts-grpc")) as it:
+        for arm, path, body in cases:
+            kind = {"content-type": "application/json", "x-abgate-arm": arm}
+            got = await asyncio.to_thread(it.post, path, body, kind)
+            assert got.status == 200, got.text
+            (seen,) = it.seen[arm]()
+            assert seen.body == body
+            assert (b"3.5" in got.body, b"theirs" in got.body) == (True, False)
+            bad = body.replace(b"1.50", b'"1"')
+            got = await asyncio.to_thread(it.post, path, bad, kind)
+            assert (got.status, it.forwarded()[arm]) == (400, 1)
+        assert it.rows.records[2].batch_size == 3  # told by the answer's headers
+        payload = predictions(rows)
+        got = await it.call(torchserve.PREDICTIONS, payload, {"x-abgate-arm": "ts-grpc"})
+        assert got.status == 0, got.text
+        request = message_class("org.pytorch.serve.grpc.inference.PredictionsRequest").FromString(
+            it.seen["ts-grpc"]()[0]
+        )
+        assert (request.model_name, request.input["tfs-json"]) == ("theirs", rows)
+        big = orjson.dumps({"instances": [[0.25, 3]] * 8, "more": "x" * 200_000})  # read in the codec process
+        got = await asyncio.to_thread(it.post, "/predictions/m", big, {"x-abgate-arm": "ts-http"})
+        assert (got.status, it.seen["ts-http"]()[-1].body == big) == (200, True)
 
 
 async def test_the_transport_is_the_configured_one_else_the_clients_else_what_there_is() -> None:

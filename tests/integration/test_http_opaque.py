@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from http_harness import gateway, request, until
+from http_harness import SIGNATURE, gateway, request, until
 
 from gateway.config import parse
 from gateway.errors import ConfigError
@@ -68,6 +68,26 @@ async def test_bytes_and_their_kind_pass_both_ways_and_the_answer_names_what_hap
             assert seen.headers["content-type"] == "image/jpeg"
             assert (record.protocol_in, record.protocol_out) == ("torchserve-http", "torchserve-http")
             assert (record.status, record.rows, record.bytes_in, record.version) == (200, 0, len(JPEG), "2.0")
+
+
+async def test_json_of_tensors_goes_no_fast_way_to_a_handler_of_its_own_bytes_signature_or_not() -> None:
+    terms = {
+        **OPAQUE,
+        "guard": "strict",
+        "signature": SIGNATURE,
+        "kinds": {"a": "torchserve", "b": "tensorflow_serving"},
+    }
+    answer = reply(body=b'{"predictions": [[1.0]]}')
+    async with (
+        FakeServer(answer) as arm,
+        gateway({"a": arm.address, "b": arm.address}, opaque=Opaque(), **terms) as gate,
+    ):
+        rows = json.dumps({"instances": [[1.0, 2.0]]}).encode()
+        refused = await gate.ask(request(rows, "/v1/models/m:predict", x_abgate_arm="a"))
+        assert (refused.status, arm.requests) == (400, [])
+        assert b"takes its handler's own bytes" in refused.body
+        passed = await gate.ask(request(rows, "/v1/models/m:predict", x_abgate_arm="b"))
+        assert (passed.status, arm.requests[0].body) == (200, rows)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,9 @@ def test_grpc_values_are_json_where_they_are_json(values: dict[str, bytes], answ
         (JSON, b'{"data": [[1, 2]]}\x0c', "JSON Parse error"),
         (JSON, b"\x0c[[1, 2]]", "JSON Parse error"),
         (JSON, b'{"instances": [[1, 2]]} 5', "JSON Parse error"),
+        (JSON, b'{"data": [[1, 2]], "data": [[3, 4]]}', "the key 'data' is there twice"),
+        (JSON, b'{"x": [[1, 2]], "x": [[3, 4]]}', "the key 'x' is there twice"),
+        (JSON, b'{"instances": [[1, 2]], "instances": [[3, 4]]}', "the key 'instances' is there twice"),
         ("image/jpeg", b"\xff\xd8", "Content-Type 'image/jpeg' is not read here"),
         ("application/octet-stream", X.tobytes()[:-1], "of 15 bytes: not a whole number of rows of 8 bytes"),
         ("application/octet-stream", b"", "of 0 bytes"),
@@ -163,6 +166,53 @@ def test_what_cannot_be_read_is_refused(content_type: str, body: bytes, said: st
         HttpAsked(body, content_type, "one", "").request(ONE)
     assert refused.value.kind == "invalid_argument"
     assert said in refused.value.message
+
+
+LONG = np.random.default_rng(3).standard_normal((900, 2), np.float32)
+LONG_ROWS = LONG.tolist()
+
+
+@pytest.mark.parametrize(
+    ("document", "answer"),
+    [
+        ({"instances": LONG_ROWS}, b'{"predictions":[[0.5],[NaN]]}'),
+        ({"signature_name": "serving_default", "inputs": {"x": LONG_ROWS}}, b'{"outputs":[[0.5],[NaN]]}'),
+        ({"data": LONG_ROWS}, b"[[0.5],[NaN]]"),
+        (LONG_ROWS, b"[[0.5],[NaN]]"),
+        ([{"x": row} for row in LONG_ROWS], b"[[0.5],[NaN]]"),
+        ({"x": LONG_ROWS}, b'{"y":[[0.5],[NaN]]}'),
+        (
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [900, 2], "data": LONG_ROWS}]},
+            b'{"model_name":"one",',
+        ),
+    ],
+)
+def test_a_long_body_has_the_form_of_a_short_one(document: object, answer: bytes) -> None:
+    asked = HttpAsked(json.dumps(document).encode(), JSON, "one", "")
+    assert np.array_equal(asked.request(ONE).inputs[0].data, LONG)
+    assert asked.answer(InferResponse("one", (Y,)), ONE).body.startswith(answer)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"data": %b, "data": [[1, 2]]}', "the key 'data' is there twice"),
+        (b'{"data": [[1, 2]], "data": %b}', "the key 'data' is there twice"),
+        (b'{"x": %b, "x": [[1, 2]]}', "the key 'x' is there twice"),
+        (b'{"instances": %b, "instances": %b}', "the key 'instances' is there twice"),
+        (b'{"data": %b, "more": 1}', "the keys are data, more; expected"),
+        (b'{"data": %b, [1]}', "JSON Parse error"),
+        (b'{"data": %b} 5', "JSON Parse error"),
+        (b'{"instances": %b, "inputs": 1}', "expecting only one of"),
+    ],
+)
+def test_a_long_body_is_refused_as_a_short_one_is(body: bytes, said: str) -> None:
+    for rows in ([[1, 2]], LONG_ROWS):
+        asked = HttpAsked(body.replace(b"%b", json.dumps(rows).encode()), JSON, "one", "")
+        with pytest.raises(RequestError) as refused:
+            asked.request(ONE)
+        assert refused.value.kind == "invalid_argument"
+        assert said in refused.value.message
 
 
 def test_without_a_signature_or_a_model_nothing_is_read() -> None:

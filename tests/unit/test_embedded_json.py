@@ -35,7 +35,7 @@ def read(body, **inputs):
         ("float", b'{"inputs": {"x": [[1], [2]], "ignored": 3}}', np.array([[1], [2]], np.float32)),
         ("float", b'{"instances": [{"x": [1]}, {"x": [2]}]}', np.array([[1], [2]], np.float32)),
         ("float", b'{"instances": [NaN, Infinity, -Infinity]}', np.array([np.nan, np.inf, -np.inf], np.float32)),
-        ("float", b'{"instances": [1e39, -1e39, 1e400]}', np.array([np.inf, -np.inf, np.inf], np.float32)),
+        ("float", b'{"instances": [1e39, -1e39, Infinity]}', np.array([np.inf, -np.inf, np.inf], np.float32)),
         ("float", b'{"instances": [123456789012345678901234567890]}', np.array([1.2345679e29], np.float32)),
         ("double", b'{"instances": [0.1]}', np.array([0.1])),
         ("int32", b'{"instances": [-2147483648, 2147483647]}', np.array([-(2**31), 2**31 - 1], np.int32)),
@@ -69,6 +69,16 @@ IN_INSTANCES = "Failed to process element: {} of 'instances' list. Error: INVALI
     ("inputs", "body", "message"),
     [
         ({"x": "float"}, b"", "JSON Parse error: The document is empty"),
+        (
+            {"x": "float"},
+            b'{"instances": [1e400]}',
+            "JSON Parse error: Number too big to be stored in double. at offset: 15",
+        ),
+        (
+            {"x": "float"},
+            b'{"instances": [' + b"9" * 5000 + b"]}",
+            "JSON Parse error: Number too big to be stored in double. at offset: 15",
+        ),
         ({"x": "float"}, b"this is not json", "JSON Parse error: Invalid value. at offset: 0"),
         (
             {"x": "float"},

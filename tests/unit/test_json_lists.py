@@ -129,3 +129,26 @@ def test_many_keys_without_an_end_cost_no_more_than_their_bytes() -> None:
     started = time.process_time()
     assert json_lists.lift(text, b'"data"') is None
     assert time.process_time() - started < 5
+
+
+def test_an_outline_tells_a_form_and_leaves_the_numbers_out() -> None:
+    long = json.dumps(list(range(3000))).encode()
+    text = b'{"signature_name":"s","x":%b,"data":[1],"y": [%b]}' % (long, long)
+    outline = json_lists.outline(text, ("instances", "x", "y"))
+    assert len(outline) < 200
+    document = json.loads(outline)
+    assert list(document) == ["signature_name", "x", "data", "y"]
+    assert [type(value) for value in document.values()] == [str, str, list, str]
+    assert json_lists.outline(b'{"x":[1]}', ("x",)) == b'{"x":[1]}'
+
+
+def test_a_parser_that_is_kept_keeps_nothing_of_the_text_before() -> None:
+    first = json_lists.judged_numbers(b"[1.5,2.5]", (2,), np.dtype("<f8"))
+    assert json_lists.judged_numbers(b"[1.5,", (2,), np.dtype("<f8")) is None
+    assert json_lists.judged_numbers(b'["a",2.5]', (2,), np.dtype("<f8")) is None
+    second = json_lists.judged_numbers(b"[3.5,4.5]", (2,), np.dtype("<f8"))
+    assert first is not None
+    assert second is not None
+    assert [first.tolist(), second.tolist()] == [[1.5, 2.5], [3.5, 4.5]]
+    second[0] = 7  # each owns its memory
+    assert first.tolist() == [1.5, 2.5]

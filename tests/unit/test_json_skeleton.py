@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from gateway.errors import RequestError
-from gateway.protocol import json_skeleton, tfserving_rest
-from gateway.protocol.json_skeleton import Skeleton, numbers
+from gateway.protocol import json_lists, tfserving_rest
+from gateway.protocol.json_skeleton import Skeleton
 from gateway.protocol.signature_file import Signature, TensorSpec
 
 IMAGE = Signature(
@@ -39,6 +39,23 @@ def test_what_a_skeleton_proves(inner: tuple[int, ...], body: bytes, found: obje
     assert Skeleton(inner, ("instances", "inputs"), 3).find(body) == found
 
 
+@pytest.mark.parametrize(
+    ("inner", "text", "rows"),
+    [
+        ((2,), b" [[1, 2], [3, 4]]", 2),
+        ((), b"[1]", 1),
+        ((), b"[]", 0),
+        ((2,), b"[[1, 2], [3, 4]", 0),
+        ((2,), b"[[1, 2]]]", 0),
+        ((2,), b"[[1, 2], [3]]", 0),
+        ((2, 1), b"[[[1], [2]], [[3], []]]", 0),
+        ((1,), b'{"x": [[1]]}', 0),
+    ],
+)
+def test_a_bare_list_has_a_skeleton_too(inner: tuple[int, ...], text: bytes, rows: int) -> None:
+    assert Skeleton(inner, ("",), 9).find(text) == (("", rows) if rows else None)
+
+
 def read(body: bytes) -> np.ndarray:
     (tensor,) = tfserving_rest.PredictAsked(body, "image", "", "").request(IMAGE).inputs
     assert (tensor.name, tensor.datatype, tensor.data.dtype) == ("x", "FP32", np.float32)
@@ -52,9 +69,9 @@ def test_large_bodies_are_read_to_the_last_bit(
     key: str, indent: int | None, installed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if installed:
-        pytest.importorskip("csimdjson", reason="the extra fast is not installed")
+        pytest.importorskip("simdjson", reason="the extra fast is not installed")
     else:
-        monkeypatch.setattr(json_skeleton, "csimdjson", None)
+        monkeypatch.setattr(json_lists, "simdjson", None)
     body = json.dumps({key: VALUES.tolist()}, indent=indent).encode()
     assert np.array_equal(read(body), VALUES)
     assert np.array_equal(read(orjson.dumps({key: VALUES}, option=orjson.OPT_SERIALIZE_NUMPY)), VALUES)
@@ -66,7 +83,6 @@ def test_large_bodies_are_read_to_the_last_bit(
     ("number", "value"),
     [
         (b"1e39", np.inf),  # beyond float32, as TF Serving reads it
-        (b"1e400", np.inf),
         (b"NaN", np.nan),
         (b"-Infinity", -np.inf),
         (b"-0.0", -0.0),
@@ -83,19 +99,15 @@ def test_odd_numbers_of_a_large_body_are_what_they_are_in_a_small_one(number: by
     assert np.array_equal(found[1:], VALUES.reshape(-1)[1:])
 
 
-@pytest.mark.parametrize("number", [b"01", b"+1", b"1.", b".5", b"0x1", b"1 2", b"", b"true", b"null", b'"1"', b"nan"])
+NO_NUMBERS = [
+    b"1e400", b"9" * 400, b"01", b"+1", b"1.", b".5", b"0x1", b"1 2", b"", b"true", b"null", b'"1"', b"nan",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
 def test_what_is_no_json_number_is_refused_in_a_large_body_too(number: bytes) -> None:
     body = orjson.dumps({"instances": VALUES}, option=orjson.OPT_SERIALIZE_NUMPY)
     start = body.index(b"[[[[") + 4
     with pytest.raises(RequestError) as refused:
         read(body[:start] + number + body[body.index(b",", start) :])
     assert refused.value.kind == "invalid_argument"
-
-
-def test_numbers_are_taken_only_where_they_are_as_many_as_the_shape_says() -> None:
-    pytest.importorskip("csimdjson", reason="the extra fast is not installed")
-    assert numbers(b'{"a": [[1, 2.5], [3, 4]]}', "a", (2, 2)).tolist() == [[1.0, 2.5], [3.0, 4.0]]
-    assert numbers(b'{"a": [1, 2]}', "a", (3,)) is None
-    assert numbers(b'{"a": [1, 2]}', "b", (2,)) is None
-    assert numbers(b'{"a": ["1"]}', "a", (1,)) is None
-    assert numbers(b'{"a": [1', "a", (1,)) is None
