@@ -119,3 +119,71 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"p\.yaml"):
         profiles.load(path)
+
+
+OPEN: dict[str, Any] = {"users": ..., "arrivals": "poisson", "rate": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"users": 4}, "p.yaml: users: an open loop has no users; leave it out, or leave out arrivals"),
+        ({"rate": ...}, "p.yaml: rate: is missing"),
+        (
+            {"shape": {"soak": {"rate": 5, "rise": 1, "duration": 9}}},
+            "p.yaml: duration: the shape says it; leave it out",
+        ),
+        ({"arrivals": "uniform"}, "p.yaml: arrivals: Input should be 'poisson', 'constant' or 'captured'"),
+        ({"arrivals": "captured"}, "p.yaml: replay: a capture is sent with arrivals: captured, and only with it"),
+        ({"replay": "x"}, "p.yaml: replay: a capture is sent with arrivals: captured, and only with it"),
+        ({"rate": 1e9}, "p.yaml: 25000000000 arrivals are more than 20000000; lower the rate or shorten the run"),
+        (
+            {"rate": ..., "duration": ..., "shape": {"steps": [{"duration": 5, "users": 2}]}},
+            "p.yaml: shape.steps: each needs a rate and no users, as there are arrivals",
+        ),
+        (
+            {"rate": ..., "duration": ..., "shape": {"ramp": {"from": 0, "to": 0, "duration": 3}}},
+            "p.yaml: shape.ramp: one of from and to must be above 0",
+        ),
+        (
+            {"rate": ..., "duration": ..., "shape": {"soak": {"rate": 5, "rise": 9, "duration": 9}}},
+            "p.yaml: shape.soak.rise: must be shorter than the duration",
+        ),
+        (
+            {"shape": {"steps": [], "ramp": {"from": 0, "to": 1, "duration": 3}}},
+            "p.yaml: shape: one of steps and ramp, not both",
+        ),
+    ],
+)
+def test_an_open_loop_has_rules_of_its_own(changes: dict[str, Any], problem: str) -> None:
+    assert problem in problems_of(**{**OPEN, **changes})
+
+
+def test_users_take_no_course_of_rates() -> None:
+    course = {"spike": {"base": 1, "peak": 2, "before": 1, "during": 1, "after": 1}}
+    assert problems_of(shape=course) == ["p.yaml: shape.spike: needs arrivals: poisson or constant"]
+    assert (
+        "rate needs arrivals" in problems_of(shape={"steps": [{"duration": 5, "rate": 2}]}, users=..., duration=...)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "course"),
+    [
+        ({"steps": [{"duration": "2s", "rate": 5}, {"duration": 3, "rate": 9}]}, [(2, 5, 5), (3, 9, 9)]),
+        ({"ramp": {"from": 1, "to": 9, "duration": 4}}, [(4, 1, 9)]),
+        (
+            {"spike": {"base": 1, "peak": 9, "before": 4, "during": 2, "after": "3s"}},
+            [(4, 1, 1), (2, 9, 9), (3, 1, 1)],
+        ),
+        ({"soak": {"rate": 7, "rise": 2, "duration": "1m"}}, [(2, 0, 7), (58, 7, 7)]),
+    ],
+)
+def test_a_shape_is_a_course_of_rates(shape: dict[str, Any], course: list[tuple[float, float, float]]) -> None:
+    document = {**GOOD, "arrivals": "constant", "shape": shape, "warmup": 1}
+    profile = profiles.parse({key: document[key] for key in document if key not in ("users", "duration")}, source="p")
+    assert [(part.seconds, part.from_rate, part.to_rate) for part in profile.course] == course
+    assert profile.plan.duration == profile.seconds == sum(part[0] for part in course)
+    assert (
+        profiles.Profile.model_validate(profile.model_dump(mode="json")) == profile
+    )  # as it goes to run.json and back
