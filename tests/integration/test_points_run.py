@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from gateway_process import configuration, gateway, ready, two_fakes
 
 from backends.fake.behaviour import Shape
 from backends.fake.server import FakeBackend
 from gateway.errors import ConfigError
 from gateway.upstream.fake import FakeServer, held, raw, reply, reset, response
 from loadtest.points import schedule
-from loadtest.points.files import in_window, load_requests, save_job
+from loadtest.points.files import in_window, load_columns, load_requests, save_job
 from loadtest.points.run import Progress, run_point
 from loadtest.points.spec import Load, PointResult, PointSpec, Requests
 from loadtest.targets import Target
@@ -230,3 +231,24 @@ def test_a_spec_that_cannot_be_run_says_why(inputs: Path, tmp_path: Path) -> Non
     spec = PointSpec(Target("gateway", "h:1", "h:2"), "tfs-rest", "tiny", Load.closed(1, 1), inputs, check="label")
     with pytest.raises(ConfigError, match="needs an array `label`"):
         run_point(spec, tmp_path / "point")
+
+
+def test_the_gateway_forces_the_arm_of_a_block_and_tells_its_times(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).random((50, 2), dtype=np.float32)
+    np.savez(tmp_path / "inputs.npz", x=rows, **{"out:output_0": rows.sum(axis=1)[:, None]})
+    with two_fakes() as fakes, gateway(tmp_path, configuration(fakes)) as found:
+        ready(found)
+        target = Target("gateway", found.http, found.grpc)
+        for protocol, arm, own in (("tfs-rest", "a", "ts"), ("tfs-grpc", "b", "tf")):
+            spec = PointSpec(target, protocol, "m", Load.closed(2, 0.3), tmp_path / "inputs.npz")  # type: ignore[arg-type]
+            spec = replace(spec, arm=arm, block="b1", check="reference", every=1, signature=tmp_path / "signature.json")
+            result = run_point(replace(spec, named=True), tmp_path / protocol)
+            requests, columns = load_requests(result.folder), load_columns(result.folder)
+            assert set(requests.error.tolist()) == {""}
+            assert set(requests.correct.tolist()) == {1}
+            assert set(columns["arm"].tolist()) == {arm}
+            assert set(columns["assignment"].tolist()) == {"block"}
+            spent = requests.upstream_ns + requests.gateway_ns + requests.codec_ns
+            assert (requests.upstream_ns > 0).all()
+            assert (spent <= requests.done_ns - requests.sent_ns).all()
+            assert sum(fakes[own].behaviour.count.values()) == requests.due_ns.size
