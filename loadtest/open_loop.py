@@ -181,6 +181,12 @@ class Kept:
     schedule: ScheduleCheck | NotComputable
     results: Sequence[PointResult]
 
+    @property
+    def generator_us(self) -> float | None:
+        """CPU microseconds the generators spent on a request, by their own clocks."""
+        sent = sum(result.sent for result in self.results)
+        return 1e6 * sum(result.generator_cpu_seconds for result in self.results) / sent if sent else None
+
 
 def gather(job: Job, directory: Path, window: Window, tallies: Tallies, service: Tallies) -> Kept:
     """Write the points' requests as the ledger; counts the sent ones: latency from the due time, and the service time."""
