@@ -31,7 +31,8 @@ class _ProfileOrExperiment(Lazy):
 def loadtest() -> None:
     """Run a load test against the gateway or one server, or an experiment that starts its own servers.
 
-    PROFILE is a file, or a shipped one's name; `abgate loadtest smoke --help` shows its options.
+    PROFILE is a file, or a shipped one's name; `abgate loadtest smoke --help` shows its options. `abgate loadtest --replay
+    FILE` sends a capture in its place.
     """
 
 

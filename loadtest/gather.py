@@ -21,7 +21,7 @@ from loadtest.job import Job, read
 from loadtest.ledger import Segment, compact, write_segment
 from loadtest.options import RunResult
 from loadtest.prepare import Prepared
-from loadtest.resources import Sampler, write_resources
+from loadtest.resources import Sampler, Usage, write_resources
 from loadtest.summary import Course, Tallies, judge, show
 from loadtest.watch import Watch
 
@@ -38,13 +38,13 @@ def finish(
         window = window.cut(cut_ns)
     watch.close()
     observed = watch.observed
-    tallies, service, schedule = Tallies(window), Tallies(window), None
+    tallies, service, schedule, generator_us = Tallies(window), Tallies(window), None, None
     segments: Sequence[Segment]
     if job.profile.arrivals is None:
         segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
     else:
         kept = open_loop.gather(job, run_dir / "ledger", window, tallies, service)
-        segments, ledger_dropped, schedule = kept.segments, 0, kept.schedule
+        segments, ledger_dropped, schedule, generator_us = kept.segments, 0, kept.schedule, kept.generator_us
         if not segments:
             write_segment(run_dir / "ledger" / "ledger-empty.parquet", [])
         for note in {note for result in kept.results for note in result.notes if "INVALID" not in note}:
@@ -53,6 +53,7 @@ def finish(
     records_dropped = _gather_records(prepared, watch, window)
     weights = lasting_weights(prepared.arms, observed.phases)
     verdict = judge(tallies, job.profile, weights, Course(ledger_dropped, cut_ns is not None, schedule))
+    usage = sampler.usage(window.start_ns, window.end_ns)
     facts = runfile.Facts(
         run_id=prepared.run_id,
         job=job,
@@ -61,20 +62,26 @@ def finish(
         files=prepared.files,
         arms=prepared.arms,
         backends=prepared.backends(),
-        usage=sampler.usage(window.start_ns, window.end_ns),
+        usage=usage,
         observed=observed,
         segments=segments,
         ledger_dropped=ledger_dropped,
         records_dropped=records_dropped,
         verdict=verdict,
         schedule=schedule,
-        requests=tallies.requests,
+        generator_us=generator_us or _cost(usage, tallies.requests),
     )
     content = runfile.document(facts)
     runfile.write(run_dir / "run.json", content)
     shutil.rmtree(job.work, ignore_errors=True)
     _tell(console, (tallies, service), window, content)
     return RunResult(run_dir, verdict.exit_code, verdict.reasons)
+
+
+def _cost(usage: Sequence[Usage], requests: int) -> float | None:
+    """CPU microseconds a request of the generator and this command together, by the samples."""
+    seconds = sum(item.cpu_seconds for item in usage if item.role == "generator")
+    return 1e6 * seconds / requests if requests and seconds else None
 
 
 def lasting_weights(arms: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -85,6 +85,7 @@ class OpenGenerator:
         self._log = log
         self._points = {protocol: PointProcess(spec, folder_of(job, protocol)) for protocol, spec in specs(job).items()}
         self._progress: dict[str, Progress] = {}
+        self._lock = threading.Lock()
         self._guard = ExitStack()
         self._threads: list[threading.Thread] = []
 
@@ -120,14 +121,18 @@ class OpenGenerator:
     def _follow(self, protocol: str, point: PointProcess) -> None:
         """Read one process's progress and tell that of all."""
         for progress in point.progress():
-            before = self._progress.get(protocol)
-            self._progress[protocol] = progress
-            if before is None or not self._job.work.is_dir():
-                continue
-            told = [f"{item.begun} sent, {item.under_way} under way" for item in self._progress.values()]
-            rate = (progress.begun - before.begun) / max(progress.elapsed - before.elapsed, 1e-9)
-            text = f"{protocol} {rate:.0f}/s  " + ", ".join(told)
-            replace(self._job.progress_file, {"told": text, "dropped": 0})
+            with self._lock:
+                self._progress[protocol] = progress
+                if self._job.work.is_dir():
+                    replace(self._job.progress_file, {"told": self._describe()})
+
+    def _describe(self) -> str:
+        """All protocols' progress in a line."""
+        told = [
+            f"{protocol} {item.begun / max(item.elapsed, 1e-9):.0f}/s, {item.under_way} under way"
+            for protocol, item in sorted(self._progress.items())
+        ]
+        return "  ".join(told)
 
     @property
     def pids(self) -> list[int]:
@@ -175,6 +180,12 @@ class Kept:
     segments: Sequence[Segment]
     schedule: ScheduleCheck | NotComputable
     results: Sequence[PointResult]
+
+    @property
+    def generator_us(self) -> float | None:
+        """CPU microseconds the generators spent on a request, by their own clocks."""
+        sent = sum(result.sent for result in self.results)
+        return 1e6 * sum(result.generator_cpu_seconds for result in self.results) / sent if sent else None
 
 
 def gather(job: Job, directory: Path, window: Window, tallies: Tallies, service: Tallies) -> Kept:

@@ -50,7 +50,7 @@ class Facts:
     records_dropped: int | None
     verdict: Verdict
     schedule: ScheduleCheck | NotComputable | None = None
-    requests: int = 0
+    generator_us: float | None = None
 
 
 def machine() -> dict[str, Any]:
@@ -132,7 +132,7 @@ def document(facts: Facts) -> dict[str, Any]:
         "gateway_mean_cores": gateway.mean_cores if gateway else None,
         "generator_busiest_process_cores": generator.max_process_cores if generator else None,
         "gateway_busiest_process_cores": gateway.max_process_cores if gateway else None,
-        "generator_us": 1e6 * generator.cpu_seconds / facts.requests if generator and facts.requests else None,
+        "generator_us": facts.generator_us,
         "limited_by": limited_by(*(item.max_process_cores if item else 0.0 for item in (generator, gateway))),
     }
     return {

@@ -142,7 +142,11 @@ def check_run(parity: Json, srm: Json, limited_by: Sequence[str], unfinished: st
         text = f"{srm['multiple_exposures']} units ({percent(share)}) were served by several arms in one phase"
         checks.append(Check("one arm per unit", INCONCLUSIVE if share > MULTIPLE_LIMIT else WARNING, text))
     if limited_by:
-        text = f"the {' and the '.join(limited_by)} used more than 70% of a core: it shapes these numbers"
+        way = "; try --direct" if "gateway" in limited_by else ""
+        text = (
+            f"the {' and the '.join(limited_by)} used more than 70% of a core: it shapes these numbers, "
+            f"which are no server's capacity{way}"
+        )
         checks.append(Check("load side", WARNING, text))
     return checks
 

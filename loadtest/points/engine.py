@@ -1,13 +1,12 @@
 """The two loops: closed, which keeps so many requests under way, and open, which keeps to a schedule whatever comes back.
 
 Runs inside one event loop; times are monotonic nanoseconds. What is sent and how belongs to a sender, what is written down
-to the recorder. Garbage collection stands still while a loop runs.
+to the recorder.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -182,14 +181,12 @@ class Engine:
         self._end = self._start + course.window
         if self._stop_ns:  # before it began
             self._end, self._next = self._begin, len(self._times)
-        gc.collect()
-        gc.freeze()
-        gc.disable()
         sweep = asyncio.ensure_future(self._sweep())
         try:
-            await self._until(self._begin)
+            if self._timer is None:
+                await self._until(self._begin)
             if not self._stop_ns:
-                first()
+                first()  # an open loop's timer keeps the time of the beginning better than `_until`
             await self._until(self._start)
             cpu, begun = time.process_time(), monotonic_ns()
             await self._until(self._end)
@@ -198,8 +195,6 @@ class Engine:
                 await asyncio.sleep(_SWEEP)
         finally:
             sweep.cancel()
-            gc.enable()
-            gc.unfreeze()
         end = max(self._end, self._begin)
         return Clocked(self._begin, min(self._start, end), end, cpu, seconds)
 

@@ -6,6 +6,7 @@ Judging waits until the load is over. Who starts this process and watches over i
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
 async def _load(
     spec: PointSpec, traffic: Traffic, recorder: Recorder, offsets: schedule.Times | None, parent: Parent
 ) -> tuple[Clocked, int]:
-    """The load itself; returns the window and what turns its times into wall clock."""
+    """The load itself, without garbage collection; returns the window and what turns its times into wall clock."""
     load = spec.load
     grace = 0 if spec.protocol == "tfs-rest" else 2  # a call has its own deadline; ours is for one that forgets it
     course = Course(round(load.warmup * 1e9), round(load.duration * 1e9), round((spec.timeout + grace) * 1e9))
@@ -113,12 +114,17 @@ async def _load(
     places = load.concurrency or 1 if load.kind == "closed" else load.outstanding
     try:
         await engine.sender.open(places if offsets is None else min(places, _READY))
+        gc.collect()
+        gc.freeze()
+        gc.disable()
         begin_ns = await parent.begin(engine)
         offset = time.time_ns() - time.monotonic_ns()
         if offsets is None:
             return await engine.closed(begin_ns - offset, places), offset
         return await engine.open(begin_ns - offset, offsets, places), offset
     finally:
+        gc.enable()
+        gc.unfreeze()
         await engine.sender.close()
 
 

@@ -45,7 +45,9 @@ class Timer:
             self._set(self._file, _ABSOLUTE, spec, None)
             return
         self._due = due
-        self._look()
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_soon(self._look)  # not at once: the caller may be what is to be called
 
     def _fired(self) -> None:
         try:

@@ -15,6 +15,7 @@ import json
 import os
 import ssl
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class State:
     model: str = "tiny"
     break_arm: str = ""
     wrong_arm: str = ""
+    slow_ms: int = 0  # of gRPC
     weights: dict[str, int] = field(default_factory=lambda: {"alpha": 50, "beta": 50})
 
     def arm(self, unit: str) -> str:
@@ -133,6 +135,7 @@ def predict_grpc(state: State, request: bytes, context: grpc.ServicerContext) ->
     arm = state.arm(unit)
     told = (("x-abgate-arm", arm), ("x-abgate-assignment", "sticky"), ("x-request-id", f"g-{unit}"))
     context.set_trailing_metadata(told)
+    time.sleep(state.slow_ms / 1000)
     if arm == state.break_arm:
         context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
     asked = message_class("tensorflow.serving.PredictRequest").FromString(request)
@@ -200,6 +203,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--break-arm", default="")
     parser.add_argument("--wrong-arm", default="")
+    parser.add_argument("--slow-ms", type=int, default=0)
     parser.add_argument("--certificate", default="")
     given = vars(parser.parse_args())
     certificate = given.pop("certificate")

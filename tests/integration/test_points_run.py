@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from gateway_process import configuration, gateway, ready, two_fakes
 
 from backends.fake.behaviour import Shape
 from backends.fake.server import FakeBackend
 from gateway.errors import ConfigError
-from gateway.upstream.fake import FakeServer, reply
+from gateway.upstream.fake import FakeServer, held, raw, reply, reset, response
 from loadtest.points import schedule
-from loadtest.points.files import in_window, load_requests, save_job
+from loadtest.points.files import in_window, load_columns, load_requests, save_job
 from loadtest.points.run import Progress, run_point
 from loadtest.points.spec import Load, PointResult, PointSpec, Requests
 from loadtest.targets import Target
@@ -51,11 +52,11 @@ def test_both_loops_measure_and_judge(protocol: str, inputs: Path, tmp_path: Pat
     told: list[Progress] = []
     check: dict[str, Any] = {"check": "reference", "output": "output_0", "every": 2, "rows": ((1, 1.0), (3, 1.0))}
     with FakeBackend(shape=Shape(output="output_0")) as backend:
-        closed = spec_of(backend, inputs, Load.closed(3, 0.6, 0.2), protocol=protocol, **check)
-        opened = spec_of(backend, inputs, Load.open(60, 1, 0.2, outstanding=64), protocol=protocol, **check)
+        closed = spec_of(backend, inputs, Load.closed(3, 0.4, 0.2), protocol=protocol, **check)
+        opened = spec_of(backend, inputs, Load.open(80, 0.5, 0.2, outstanding=64), protocol=protocol, **check)
         first, second = run_point(closed, tmp_path / "closed", told.append), run_point(opened, tmp_path / "open")
     assert told
-    assert told[-1].total == pytest.approx(0.8)
+    assert told[-1].total == pytest.approx(0.6)
     for result in (first, second):
         requests, window = load_requests(result.folder), window_of(result)
         assert Counter(requests.error.tolist()).keys() == {""}
@@ -70,7 +71,7 @@ def test_both_loops_measure_and_judge(protocol: str, inputs: Path, tmp_path: Pat
         assert result.generator_cpu_seconds > 0
     requests, load = load_requests(second.folder), opened.load
     assert np.array_equal(requests.due_ns - second.warmup_start_ns, schedule.arrivals(load, 1))
-    assert (second.end_ns - second.start_ns, second.start_ns - second.warmup_start_ns) == (1_000_000_000, 200_000_000)
+    assert (second.end_ns - second.start_ns, second.start_ns - second.warmup_start_ns) == (500_000_000, 200_000_000)
     assert set((load_requests(first.folder).due_ns - load_requests(first.folder).sent_ns).tolist()) == {0}
 
 
@@ -117,10 +118,8 @@ def _stopping(backend: FakeBackend, after: float) -> Callable[[Progress], None]:
 @pytest.mark.parametrize(
     ("protocol", "load"),
     [
-        ("tfs-rest", Load.open(100, 1)),
-        ("tfs-rest", Load.closed(2, 1)),
-        ("tfs-grpc", Load.open(60, 1)),
-        ("tfs-grpc", Load.closed(2, 1)),
+        ("tfs-rest", Load.open(100, 0.8)),
+        ("tfs-grpc", Load.closed(2, 0.8)),
     ],
 )
 def test_requests_to_a_server_that_died_are_errors_and_none_is_lost(
@@ -141,18 +140,22 @@ def test_requests_to_a_server_that_died_are_errors_and_none_is_lost(
         assert result.due == schedule.arrivals(load, spec.seed).size == result.sent + result.dropped
 
 
-@pytest.mark.parametrize(
-    ("mode", "error"),
-    [("503", "http 503"), ("reset", "reset"), ("half", "reset"), ("noise", "garbage"), ("hang", "timeout")],
-)
-def test_faults_have_the_names_they_have_in_a_locust_run(mode: str, error: str, inputs: Path, tmp_path: Path) -> None:
-    with FakeBackend(mode=mode) as backend:
-        spec = spec_of(backend, inputs, Load.open(30, 0.3, arrivals="constant"), timeout=0.2)
-        result = run_point(spec, tmp_path / "point")
+async def test_faults_have_the_names_they_have_in_a_locust_run(inputs: Path, tmp_path: Path) -> None:
+    never = asyncio.Event()
+    half = response()[:-5]
+    async with FakeServer(held(never)) as server:
+        server.script.extend(
+            [reply(503), reset(), raw(half, close=True), raw(b"\x16\x03\x01 no HTTP\r\n\r\n"), reply()]
+        )
+        target = Target("gateway", server.address, "127.0.0.1:1")
+        load = Load.open(20, 0.3, arrivals="constant", outstanding=9)
+        spec = PointSpec(target, "tfs-rest", "tiny", load, inputs, timeout=0.4)
+        result = await asyncio.to_thread(run_point, spec, tmp_path / "point")
     requests = load_requests(result.folder)
-    assert Counter(requests.error.tolist()) == {error: 9}
-    assert (result.failed, result.good, result.sent) == (9, 0, 9)
-    assert set((requests.done_ns >= 0).tolist()) == {mode == "503"}
+    assert requests.error.tolist() == ["http 503", "reset", "reset", "garbage", "", "timeout"]
+    assert requests.status.tolist() == [503, 0, 0, 0, 200, 0]
+    assert (requests.done_ns >= 0).tolist() == [True, False, False, False, True, False]
+    assert (result.failed, result.good, result.sent, result.dropped) == (5, 1, 6, 0)
 
 
 def test_an_overloaded_server_has_arrivals_dropped_and_the_run_invalid(inputs: Path, tmp_path: Path) -> None:
@@ -228,5 +231,24 @@ def test_a_spec_that_cannot_be_run_says_why(inputs: Path, tmp_path: Path) -> Non
     spec = PointSpec(Target("gateway", "h:1", "h:2"), "tfs-rest", "tiny", Load.closed(1, 1), inputs, check="label")
     with pytest.raises(ConfigError, match="needs an array `label`"):
         run_point(spec, tmp_path / "point")
-    with pytest.raises(ConfigError, match="concurrency of at least 1"):
-        run_point(replace(spec, load=Load.closed(0, 1)), tmp_path / "point")
+
+
+def test_the_gateway_forces_the_arm_of_a_block_and_tells_its_times(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).random((50, 2), dtype=np.float32)
+    np.savez(tmp_path / "inputs.npz", x=rows, **{"out:output_0": rows.sum(axis=1)[:, None]})
+    with two_fakes() as fakes, gateway(tmp_path, configuration(fakes)) as found:
+        ready(found)
+        target = Target("gateway", found.http, found.grpc)
+        for protocol, arm, own in (("tfs-rest", "a", "ts"), ("tfs-grpc", "b", "tf")):
+            spec = PointSpec(target, protocol, "m", Load.closed(2, 0.3), tmp_path / "inputs.npz")  # type: ignore[arg-type]
+            spec = replace(spec, arm=arm, block="b1", check="reference", every=1, signature=tmp_path / "signature.json")
+            result = run_point(replace(spec, named=True), tmp_path / protocol)
+            requests, columns = load_requests(result.folder), load_columns(result.folder)
+            assert set(requests.error.tolist()) == {""}
+            assert set(requests.correct.tolist()) == {1}
+            assert set(columns["arm"].tolist()) == {arm}
+            assert set(columns["assignment"].tolist()) == {"block"}
+            spent = requests.upstream_ns + requests.gateway_ns + requests.codec_ns
+            assert (requests.upstream_ns > 0).all()
+            assert (spent <= requests.done_ns - requests.sent_ns).all()
+            assert sum(fakes[own].behaviour.count.values()) == requests.due_ns.size

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from arro3.io import read_parquet
 
+from gateway.stats.result import require
+from gateway.stats.schedule import ScheduleCheck, schedule_check
 from loadtest import ledger
 from loadtest.arrivals import Window
 from loadtest.profiles import parse
@@ -94,6 +96,11 @@ BOTH = {"a": 50.0, "b": 50.0}
 FINE = [row(100 + n) for n in range(10)] + [row(100 + n, arm="b") for n in range(10)]
 
 
+def schedule(late: int) -> ScheduleCheck:
+    due = np.arange(100, dtype=np.int64) * 10_000_000
+    return require(schedule_check(due, due + 2_000_000 * (np.arange(100) < late)))
+
+
 def test_only_the_window_counts() -> None:
     found = tallies(row(99), row(100), row(199), row(200), row(150, arm="b", error="reset", correct=None))
     assert found.requests == 3
@@ -119,6 +126,9 @@ def test_only_the_window_counts() -> None:
         (FINE, {"interrupted": True}, 2, "interrupted before the end"),
         (FINE[:9], {"profile": OPEN, "weights": {"a": 1.0}}, 2, "90.0% of the wanted rate was sent"),
         (FINE[:10], {"profile": OPEN, "weights": {"a": 1.0}}, 0, None),
+        (FINE, {"schedule": schedule(late=1)}, 0, None),
+        (FINE, {"schedule": schedule(late=2)}, 2, "INVALID: 2 late and 0 dropped of 100 arrivals"),
+        ([], {"schedule": schedule(late=2)}, 2, "INVALID: 2 late"),
     ],
 )
 def test_the_verdict_of_a_run(rows: list[Any], options: dict[str, Any], code: int, reason: str | None) -> None:

@@ -179,3 +179,60 @@ def test_a_shape_that_cannot_be_is_named_with_its_place(shape: Any, problem: str
 
 def test_the_users_of_a_ramp_are_not_said_twice() -> None:
     assert problems_of(shape=RAMP, duration=...) == ["p.yaml: users: the shape says it; leave it out"]
+
+
+OPEN: dict[str, Any] = {"users": ..., "arrivals": "poisson", "rate": 100}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"users": 4}, "p.yaml: users: an open loop has no users; leave it out, or leave out arrivals"),
+        ({"rate": ...}, "p.yaml: rate: is missing"),
+        (
+            {"shape": {"kind": "ramp", "from": 1, "to": 9, "duration": 4}},
+            "p.yaml: duration: the shape says it; leave it out",
+        ),
+        ({"arrivals": "uniform"}, "p.yaml: arrivals: Input should be 'poisson', 'constant' or 'captured'"),
+        ({"arrivals": "captured"}, "p.yaml: replay: a capture is sent with arrivals: captured, and only with it"),
+        ({"replay": "x"}, "p.yaml: replay: a capture is sent with arrivals: captured, and only with it"),
+        ({"rate": 1e9}, "p.yaml: 25000000000 arrivals are more than 20000000; lower the rate or shorten the run"),
+        (
+            {"rate": ..., "duration": ..., "shape": {"steps": [{"duration": 5, "users": 2}]}},
+            "p.yaml: shape.steps: each needs a rate and no users, as there are arrivals",
+        ),
+    ],
+)
+def test_an_open_loop_has_rules_of_its_own(changes: dict[str, Any], problem: str) -> None:
+    assert problem in problems_of(**{**OPEN, **changes})
+
+
+def test_users_take_no_course_of_rates() -> None:
+    course = {"kind": "spike", "base": 1.5, "peak": 2, "at": 1, "for": 1, "duration": 3}
+    assert problems_of(shape=course, users=..., duration=...) == [
+        "p.yaml: shape.base: 1.5 is no number of users; a rate needs arrivals: poisson or constant"
+    ]
+    assert (
+        "rate needs arrivals" in problems_of(shape={"steps": [{"duration": 5, "rate": 2}]}, users=..., duration=...)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "course"),
+    [
+        ({"steps": [{"duration": "2s", "rate": 5}, {"duration": 3, "rate": 9}]}, [(2, 5, 5), (3, 9, 9)]),
+        ({"kind": "ramp", "from": 1.5, "to": 9, "duration": 4}, [(4, 1.5, 9)]),
+        (
+            {"kind": "spike", "base": 1, "peak": 9, "at": 4, "for": 2, "duration": "9s"},
+            [(4, 1, 1), (2, 9, 9), (3, 1, 1)],
+        ),
+    ],
+)
+def test_a_shape_is_a_course_of_rates(shape: dict[str, Any], course: list[tuple[float, float, float]]) -> None:
+    document = {**GOOD, "arrivals": "constant", "shape": shape, "warmup": 1}
+    profile = profiles.parse({key: document[key] for key in document if key not in ("users", "duration")}, source="p")
+    assert [(part.seconds, part.from_rate, part.to_rate) for part in profile.course] == course
+    assert profile.plan.duration == profile.seconds == sum(part[0] for part in course)
+    assert (
+        profiles.Profile.model_validate(profile.model_dump(mode="json", by_alias=True)) == profile
+    )  # as it goes to run.json and back
