@@ -99,16 +99,20 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
     """The point of a block: the gateway with the arm forced, or the arm's own server."""
     found = running.arms[arm]
     through = plan.path == "gateway"
+    model = plan.model or found.spec.model
+    serving = [
+        one for one in running.arms.values() if model in (one.spec.model, *(name for name, _ in one.spec.others))
+    ]
     return PointSpec(
         target=running.gateway if through else found.direct,
         protocol=plan.protocol,
-        model=plan.model or found.spec.model,
+        model=model,
         load=plan.recorded,
         payloads=plan.payloads,
         signature=plan.signature,
         signature_name=plan.signature_name,
         rows=plan.rows,
-        arm=arm if through else "",
+        arm=arm if through and len(serving) > 1 else "",  # a model with one arm has no experiment to be forced in
         block=plan.id if through else "",
         seed=plan.seed,
         timeout=plan.timeout,
