@@ -179,7 +179,7 @@ def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
             "mean": extra["queue_mean_ms"],
             "source": "the server's counters, warm-up included",
         }
-    return told | validity(recording.faults, counts, cpu, plan.path)
+    return told | validity(recording.faults, counts, cpu, plan.path, others)
 
 
 def strangers(cpu: dict[str, dict[str, Any]]) -> float | None:
@@ -234,7 +234,11 @@ def _drift(inside: Requests) -> str | None:
 
 
 def validity(
-    faults: tuple[str, ...], counts: Mapping[str, int], cpu: Mapping[str, Mapping[str, Any]], path: str
+    faults: tuple[str, ...],
+    counts: Mapping[str, int],
+    cpu: Mapping[str, Mapping[str, Any]],
+    path: str,
+    others: float | None = None,
 ) -> dict[str, Any]:
     """Whether the block says what it seems to say, and apart from that whether it may tell a capacity.
 
@@ -258,6 +262,8 @@ def validity(
         for role in roles
         if role in cpu and cpu[role]["cores"] > CORE_LIMIT
     ]
+    if others is not None and others > OTHERS_LIMIT:
+        busy.append(f"other processes of this machine used {others:.2f} cores")
     return {
         "valid": not reasons,
         "reasons": reasons,

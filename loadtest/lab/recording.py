@@ -100,9 +100,6 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
     found = running.arms[arm]
     through = plan.path == "gateway"
     model = plan.model or found.spec.model
-    serving = [
-        one for one in running.arms.values() if model in (one.spec.model, *(name for name, _ in one.spec.others))
-    ]
     return PointSpec(
         target=running.gateway if through else found.direct,
         protocol=plan.protocol,
@@ -112,7 +109,7 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
         signature=plan.signature,
         signature_name=plan.signature_name,
         rows=plan.rows,
-        arm=arm if through and len(serving) > 1 else "",  # a model with one arm has no experiment to be forced in
+        arm=arm if through else "",
         block=plan.id if through else "",
         seed=plan.seed,
         timeout=plan.timeout,

@@ -118,6 +118,7 @@ def test_a_block_without_a_generator_is_invalid_and_whole(faults: tuple[str, ...
         ({}, {"generator": 0.71}, True, False),
         ({}, {"gateway": 0.8}, True, False),
         ({}, {"gateway": 0.7, "generator": 0.7}, True, True),
+        ({}, {"others": 0.3}, True, False),
     ],
 )
 def test_what_makes_a_block_invalid_and_what_only_its_capacity(
@@ -125,7 +126,8 @@ def test_what_makes_a_block_invalid_and_what_only_its_capacity(
 ) -> None:
     base = {"n": 100, "errors": 0, "late": 0, "dropped": 0, "wrong": 0, "judged": 0}
     used = {role: {"cores": cores, "rss_bytes": 0} for role, cores in cpu.items()}
-    told = validity((), base | counts, used, "gateway")
+    others = used.pop("others", {"cores": None})["cores"]
+    told = validity((), base | counts, used, "gateway", others)
     assert (told["valid"], told["capacity"]["valid"]) == (valid, capacity)
     if "gateway" in cpu and not capacity:
         assert "--direct" in told["capacity"]["reasons"][0]
