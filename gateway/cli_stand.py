@@ -216,7 +216,7 @@ def _model(model: str, paths: Mapping[str, Path], arms: Mapping[str, ArmSpec]) -
     return {
         "signature": str(signature) if signature else "import",
         "arms": shown,
-        **({"experiment": experiment} if len(shown) > 1 else {}),  # one arm alone is plain routing
+        **({"experiment": experiment} if len(shown) > 1 else {}),  # one arm is plain routing
     }
 
 

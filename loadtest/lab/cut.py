@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gateway.stats.result import NotComputable
 from gateway.stats.schedule import LATE_LIMIT, TOLERANCE_NS
-from gateway.stats.warmup import Drift, drift, warm_up
+from gateway.stats.warmup import MIN_BATCHES, MIN_PER_BIN, MSER_BATCH, Drift, drift, warm_up
 from loadtest.lab.figures import batches, quantiles, usage
 from loadtest.lab.recording import GENERATOR, Recording
 from loadtest.points.spec import Requests
@@ -23,6 +23,9 @@ from loadtest.resources import MACHINE
 
 CORE_LIMIT = 0.7
 """A generator or gateway that is busier than this share of a core may be what was measured."""
+
+MIN_REQUESTS = MIN_BATCHES * MSER_BATCH * MIN_PER_BIN
+"""What the end of warm-up can be looked for in."""
 
 OTHERS_LIMIT = 0.2
 """More cores than this used by processes that are none of the lab's is told with the block."""
@@ -47,7 +50,9 @@ def own_discard(recording: Recording) -> Cut:
     seconds = (requests.due_ns[sent] - recorded_from(recording)) / 1e9
     found = warm_up(seconds, latency[sent])
     if isinstance(found, NotComputable):
-        return Cut(least, f"the end of warm-up is not known, the planned {least:g} s are discarded: {found.reason}")
+        # many requests without an end of warm-up have not settled; of few nobody can tell
+        chosen = most if seconds.size >= MIN_REQUESTS else least
+        return Cut(chosen, f"the end of warm-up is not known, {chosen:g} s are discarded: {found.reason}")
     if found.seconds > most:
         return Cut(most, f"warm-up seems to last {found.seconds:.2f} s, the recording allows {most:g} s")
     return Cut(max(least, found.seconds))
@@ -174,7 +179,7 @@ def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
             "mean": extra["queue_mean_ms"],
             "source": "the server's counters, warm-up included",
         }
-    return told | validity(recording.faults, counts, cpu, plan.path)
+    return told | validity(recording.faults, counts, cpu, plan.path, others)
 
 
 def strangers(cpu: dict[str, dict[str, Any]]) -> float | None:
@@ -229,7 +234,11 @@ def _drift(inside: Requests) -> str | None:
 
 
 def validity(
-    faults: tuple[str, ...], counts: Mapping[str, int], cpu: Mapping[str, Mapping[str, Any]], path: str
+    faults: tuple[str, ...],
+    counts: Mapping[str, int],
+    cpu: Mapping[str, Mapping[str, Any]],
+    path: str,
+    others: float | None = None,
 ) -> dict[str, Any]:
     """Whether the block says what it seems to say, and apart from that whether it may tell a capacity.
 
@@ -253,6 +262,8 @@ def validity(
         for role in roles
         if role in cpu and cpu[role]["cores"] > CORE_LIMIT
     ]
+    if others is not None and others > OTHERS_LIMIT:
+        busy.append(f"other processes of this machine used {others:.2f} cores")
     return {
         "valid": not reasons,
         "reasons": reasons,

@@ -99,10 +99,11 @@ def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
     """The point of a block: the gateway with the arm forced, or the arm's own server."""
     found = running.arms[arm]
     through = plan.path == "gateway"
+    model = plan.model or found.spec.model
     return PointSpec(
         target=running.gateway if through else found.direct,
         protocol=plan.protocol,
-        model=plan.model or found.spec.model,
+        model=model,
         load=plan.recorded,
         payloads=plan.payloads,
         signature=plan.signature,
