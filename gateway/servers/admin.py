@@ -104,7 +104,9 @@ def create_app(parts: AdminParts, *more: APIRouter) -> FastAPI:
     app = FastAPI(title="abgate", version=parts.version, docs_url=None, redoc_url=None)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.include_router(_health(parts))
-    app.include_router(_admin(parts))
+    admin = _admin(parts)
+    add_capture(admin, parts.capture, _errors)
+    app.include_router(admin)
     for router in more:
         app.include_router(router)
     app.add_exception_handler(RequestError, _request_error)
@@ -202,8 +204,6 @@ def _admin(parts: AdminParts) -> APIRouter:
         except TimeoutError as error:
             raise RequestError("internal", str(error)) from error
         return {"segments": [str(path) for path in segments]}
-
-    add_capture(router, parts.capture, _errors)
 
     @router.get("/status", summary="The process: pids, versions, loop lag, configuration")
     async def status() -> dict[str, Any]:

@@ -31,7 +31,7 @@ ALLOWED = {
     "upstream": BASE | {"protocol", "policies", "dataplane"},
     "servers": BASE | {"protocol", "experiments", "policies", "dataplane", "controlplane", "upstream"},
     "reports": BASE | {"protocol", "stats", "events"},
-    "assembly": BASE | {"protocol", "experiments", "dataplane", "config", "storage", "telemetry", "upstream"},
+    "assembly": BASE | {"protocol", "experiments", "dataplane", "config", "storage", "telemetry", "events", "upstream"},
     "backends": set(),
     "model_store": SHARED,
     "loadtest": SHARED | {"events"},
