@@ -36,7 +36,9 @@ def quantiles(latency):
     told = {"n": len(latency), "mean": float(np.mean(latency)), "sd": 0.0, "max": float(np.max(latency))}
     for name, q in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
         enough = len(latency) >= sample_floor(q)
-        told[name] = {"value": float(np.quantile(latency, q)), "low": None, "high": None} if enough else {"missing": "few"}
+        told[name] = (
+            {"value": float(np.quantile(latency, q)), "low": None, "high": None} if enough else {"missing": "few"}
+        )
     return told
 
 

@@ -113,7 +113,12 @@ def test_drained(latencies, idle, failed, is_drained):
 
 @pytest.mark.parametrize(
     ("text", "found", "stop"),
-    [("1:64", (1, 2, 4, 8, 16, 32, 64), True), ("1:5", (1, 2, 4), True), ("9, 1,4", (1, 4, 9), False), ("3", (3,), False)],
+    [
+        ("1:64", (1, 2, 4, 8, 16, 32, 64), True),
+        ("1:5", (1, 2, 4), True),
+        ("9, 1,4", (1, 4, 9), False),
+        ("3", (3,), False),
+    ],
 )
 def test_levels(text, found, stop):
     assert sweep.levels(text) == (found, stop)
@@ -215,7 +220,9 @@ def test_search_keeps_to_its_budget():
 
 
 def test_best_for_each_objective():
-    found = batching.best({UNBATCHED: Figures(100, 4), Setting(8, 1): Figures(500, 8), Setting(64, 5): Figures(600, 40)})
+    found = batching.best(
+        {UNBATCHED: Figures(100, 4), Setting(8, 1): Figures(500, 8), Setting(64, 5): Figures(600, 40)}
+    )
     assert {name: one["max_batch"] for name, one in found.items()} == {"throughput": 64, "latency": 1, "balanced": 8}
     assert all("missing" in one for one in batching.best({UNBATCHED: None}).values())
 

@@ -16,7 +16,9 @@ from loadtest.lab.sweep_run import SweepPlan, SweepRun
 
 
 def slo_run(script, folder, starts=1, **changes):
-    terms = Terms(Objective(20.0, 0.01), ("ts", "tf"), starts, 1, "gateway", "tfs-rest", price=0.04, replicates=200, **changes)
+    terms = Terms(
+        Objective(20.0, 0.01), ("ts", "tf"), starts, 1, "gateway", "tfs-rest", price=0.04, replicates=200, **changes
+    )
     run = SloRun(script.bench(folder, "slo"), terms, Search(), Times(0.5, 3.0, 0.0, 5))
     return run.run()
 
