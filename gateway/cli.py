@@ -30,6 +30,9 @@ _COMMANDS = {
 EXPERIMENTS = {
     "compare": ("gateway.cli_lab", "Compare arms on fresh server starts, with a verdict."),
     "aa": ("gateway.cli_lab", "Compare arms with themselves: how often is a difference found?"),
+    "slo": ("gateway.cli_searches", "Requests per second and core at a p99, and their cost."),
+    "sweep": ("gateway.cli_searches", "Throughput and latency over concurrency and over rate."),
+    "batching": ("gateway.cli_searches", "The batch size and wait that serve a model best."),
 }
 
 

@@ -52,10 +52,13 @@ def _share(context: Any, parameter: Any, value: Any) -> Any:
     return None if value is None else a_share(value)
 
 
-def search_options(point: str, warmup: str, direct: bool = False) -> Callable[[Command], Command]:
-    """What every search has beside the lab's options; point and warmup: default seconds of a point; direct: the default path."""
+def search_options(
+    point: str, warmup: str, protocol: str = "tfs-rest", direct: bool = False
+) -> Callable[[Command], Command]:
+    """What every search has beside the lab's options, with its own defaults (times of a point in words such as 10s)."""
     options = [
-        click.option("--protocol", type=click.Choice(["tfs-rest", "tfs-grpc"]), default="tfs-rest", show_default=True),
+        click.option("--protocol", type=click.Choice(["tfs-rest", "tfs-grpc"]), default=protocol, show_default=True,
+                     help="The client's; gRPC carries tensors as bytes to both servers, REST as JSON."),
         click.option("--direct/--gateway", default=direct, show_default=True,
                      help="Past the gateway, each server in its own wire format, or through the gateway."),
         click.option("--point", callback=_seconds, default=point, show_default=True, help="Of a measured point."),
@@ -173,7 +176,7 @@ def sweep(model: str, concurrency: str | None, rates: str | None, **given: Any) 
 @click.command()
 @click.argument("model", required=False)
 @_lab(resume=True)
-@search_options("6s", "2s", direct=True)
+@search_options("6s", "2s", protocol="tfs-grpc", direct=True)
 @click.option(
     "--batches", metavar="2:64", default="2:64", show_default=True, help="Rows of a batch: a range or a list."
 )

@@ -15,14 +15,12 @@ from loadtest.admin import AdminError, fetch
 from loadtest.lab import batching
 from loadtest.lab.batch_shape import side
 from loadtest.lab.batching import Levels, Next, Setting
-from loadtest.lab.session import Ask, Bench, SearchError, Step, learn_arms
+from loadtest.lab.session import START_SECONDS, Ask, Bench, SearchError, Step, learn_arms, planned
+from loadtest.lab.slo import seconds_for
 from loadtest.lab.spec import ArmSpec, BatchRule, Running, RunningArm
 from loadtest.points.spec import Load
 
 Json = dict[str, Any]
-START_GUESS = 25.0
-"""Seconds both servers take to start, for the estimate of what remains."""
-
 Fragments = Callable[[ArmSpec, Setting], Mapping[str, str]]
 """What to paste for a setting: file, server (its text), abgate (the section of abgate.yaml)."""
 
@@ -65,7 +63,7 @@ class BatchingRun:
             with self.bench.stand.up(arms, self.bench.start_folder(name)) as running:
                 learn_arms(self.bench.book, running)
                 self._cell(running, step, name, arms)
-            self.done += START_GUESS
+            self.done += START_SECONDS
         return self._write(step)
 
     def _following(self) -> Next | str:
@@ -87,7 +85,7 @@ class BatchingRun:
         if self.rate is None:
             self.rate = batching.moderate(self._unbatched(saturated))
         for i, arm in enumerate(arms):
-            load = Load.open(self.rate, self.plan.point, self.plan.warmup)
+            load = Load.open(self.rate, seconds_for(self.rate, self.plan.point), self.plan.warmup)
             ask = Ask(f"{name}-{arm.name}-open", arm.name, load, 0, len(arms) + i, self.bench.seed)
             opened = self._side(running, ask, arm)
             self.cells.append({
@@ -109,14 +107,16 @@ class BatchingRun:
         what = f"{load.concurrency} in flight" if load.concurrency else f"{load.course[0].from_rate:g}/s"
         self._tell(f"batch {arm.batch.max_batch}, wait {arm.batch.wait_ms:g} ms, {arm.name}: {what}")
         taken = self.bench.take(running, ask)
-        self.done += load.duration + load.warmup
+        self.done += planned(load)
         return side(taken, arm.kind, arm.batch.max_batch)
 
     def _tell(self, text: str) -> None:
         done = batching.done_of(self.cells, [arm.name for arm in self.bench.arms])
         measured = len({setting for settings in done.values() for setting in settings})
         left = batching.expected_cells(done, self.plan.levels) - measured
-        each = START_GUESS + 2 * len(self.bench.arms) * (self.plan.point + self.plan.warmup)
+        opened = seconds_for(self.rate or 1000.0, self.plan.point)
+        loads = [Load.closed(1, seconds, self.plan.warmup) for seconds in (self.plan.point, opened)]
+        each = START_SECONDS + len(self.bench.arms) * sum(planned(load) for load in loads)
         self.bench.tell(Step(self.done, self.done + max(1, left) * each, text))
 
     def _write(self, stopped: str) -> Json:

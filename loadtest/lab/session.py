@@ -23,6 +23,12 @@ from loadtest.points.spec import Load, Requests
 Json = dict[str, Any]
 FILE = "lab.json"
 
+START_SECONDS = 25.0
+"""What a start of two servers is planned with, for the estimate of what remains."""
+
+AROUND_SECONDS = 2.0
+"""What a block takes beside warm-up and window: the generator's own start, the slack, the analysis."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -53,6 +59,11 @@ class Taken:
     scrapes: tuple[str, str] | None = None
     abandoned: int = 0
     faults: tuple[str, ...] = ()
+
+
+def planned(load: Load) -> float:
+    """Seconds a block of this load is planned with."""
+    return load.warmup + load.duration + AROUND_SECONDS
 
 
 Measure = Callable[[Running, Ask, Path], Taken]

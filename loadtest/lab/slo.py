@@ -16,7 +16,7 @@ EST = {value, low, high, reason (where there is no interval)} or {missing}
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,8 +170,3 @@ def drained(latencies_ms: Sequence[float], idle_ms: float, failed: int) -> bool:
     if failed or not latencies_ms:
         return False
     return float(np.median(np.asarray(latencies_ms))) <= max(2.0 * idle_ms, idle_ms + 2.0)
-
-
-def expected_seconds(rates: Mapping[str, float] | Sequence[float], arms: int, starts: int, least: float) -> float:
-    """Seconds of offering the grid (no start-ups)."""
-    return arms * starts * sum(seconds_for(rate, least) for rate in rates)

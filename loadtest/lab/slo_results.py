@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.stats.blocks import Resampling
 from gateway.stats.capacity import Capacity, Slo, capacity, capacity_ratio, cost_per_million, over_slo, rate_point
 from gateway.stats.effects import Effect, Margin, Scale
 from gateway.stats.equivalence import decide_ab, decide_effect
@@ -65,6 +66,7 @@ class Measured:
 class Terms:
     """What was written down before the run. arms: baseline first. cores: those given (pinned) to each arm's server, None: used
     ones count. stand_in: one of the two is a stand-in, so that no verdict between them is given.
+    replicates: of the block bootstrap.
     """
 
     objective: Objective
@@ -77,6 +79,7 @@ class Terms:
     price: float | None = None
     margin: float = 0.05
     stand_in: bool = False
+    replicates: int = 2000
 
 
 def results(points: Sequence[Measured], terms: Terms) -> Json:
@@ -227,7 +230,8 @@ def _capacity(points: Sequence[Measured], terms: Terms) -> Capacity | NotComputa
         if isinstance(point, NotComputable):
             return point
         found.append(point)
-    return capacity(found, Slo(terms.objective.over, terms.objective.errors))
+    plan = Resampling(terms.seed, terms.replicates)
+    return capacity(found, Slo(terms.objective.over, terms.objective.errors), plan)
 
 
 def over_starts(found: Sequence[Capacity | NotComputable]) -> Estimate | NotComputable:
@@ -298,13 +302,18 @@ def _ratio(key: str, arms: list[_Arm], value: Callable[[_Arm, Any], Capacity | N
     if terms.stand_in:
         verdict, reason = NO_VERDICT, "one of the two servers is the stand-in, which is not TensorFlow Serving"
     figure, interval, p_value = numbers
-    return head | {"value": figure, "low": interval.low, "high": interval.high, "p": p_value, "method": method,
+    return head | {"value": figure, "low": finite(interval.low), "high": finite(interval.high), "p": p_value, "method": method,
                    "verdict": verdict, "reason": reason}  # fmt: skip
 
 
 def share(which: NDArray[np.bool_]) -> float:
     """The share of True; 0 of nothing."""
     return float(which.mean()) if which.size else 0.0
+
+
+def finite(value: float) -> float | None:
+    """The value, None where an interval has no limit on that side (JSON knows no infinity)."""
+    return value if math.isfinite(value) else None
 
 
 def _quantile(latency: NDArray[np.float64], q: float) -> float | None:

@@ -5,20 +5,37 @@ Every decision is slo.py's, every figure slo_results.py's; here is only their or
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from gateway.stats.capacity import over_slo
 from loadtest.lab import slo
-from loadtest.lab.session import Ask, Bench, SearchError, Step, Taken, cores, late_reason, learn_arms, stand_in_between
+from loadtest.lab.session import (
+    START_SECONDS,
+    Ask,
+    Bench,
+    SearchError,
+    Step,
+    Taken,
+    cores,
+    late_reason,
+    learn_arms,
+    planned,
+    stand_in_between,
+)
 from loadtest.lab.slo_results import Measured, Outcomes, Terms, results, share
 from loadtest.lab.spec import Running
 from loadtest.points.spec import Load
 
 Json = dict[str, Any]
 DRAIN_TRIES = 20
+PROBES = 10
+"""Probes an arm's bracket is planned with."""
+
+GUESSED_RATE = 200.0
+"""What the grid's rates are planned with before they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,7 @@ class SloRun:
     brackets: dict[str, slo.Bracket] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
     done: float = 0.0
+    started: int = 0
 
     def run(self) -> Json:
         """All starts; returns and writes "results". Raises StandError, SearchError."""
@@ -54,12 +72,16 @@ class SloRun:
         for replicate in range(self.terms.starts):
             self._tell(f"start {replicate + 1} of {self.terms.starts}: fresh servers")
             with bench.stand.up(bench.arms, bench.start_folder(f"start-{replicate}")) as running:
+                self.done += START_SECONDS
                 self._greet(running, replicate)
+                self.started += 1
                 if replicate == 0:
                     self._bracket(running)
                     self.rates = slo.grid(self.brackets.values(), self.times.points)
                     plan = slo.order(names, self.rates, self.terms.starts, self.terms.seed)
                     self._write()
+                if not self.rates:
+                    break  # no arm has a bracket: there is nothing to measure
                 for place in plan:
                     if place.replicate == replicate:
                         self._point(running, place)
@@ -69,7 +91,7 @@ class SloRun:
         """One client at a time on each idle arm: warms it up and tells what its queue looks like when it is empty."""
         learn_arms(self.bench.book, running)
         mixed = stand_in_between(self.bench.book.document["arms"])
-        self.terms = Terms(**{**_fields(self.terms), "stand_in": mixed})
+        self.terms = replace(self.terms, stand_in=mixed)
         for arm in running.arms:
             taken = self._take(running, f"s{replicate}-idle-{arm}", arm, Load.closed(1, self.times.probe, 1.0))
             self.idle_ms[arm] = _median_ms(taken)
@@ -116,7 +138,7 @@ class SloRun:
         where = (place.replicate, place.order) if place else (0, 0)
         # the same seed for all arms: the same arrivals at the same rate
         taken = self.bench.take(running, Ask(id, arm, load, *where, self.terms.seed + where[0]))
-        self.done += load.duration + load.warmup
+        self.done += planned(load)
         return taken
 
     def _drain(self, running: Running, arm: str, taken: Taken) -> None:
@@ -135,17 +157,16 @@ class SloRun:
         )
 
     def _tell(self, text: str) -> None:
-        least = self.times.warmup + self.times.probe
-        guess = sum(
-            max(0, 10 - len(self.probes.get(arm.name, []))) * least
-            for arm in self.bench.arms
-            if arm.name not in self.brackets
-        )
-        rates = self.rates or tuple([100.0] * self.times.points)
-        whole = slo.expected_seconds(rates, len(self.bench.arms), self.terms.starts, self.times.point)
-        whole += len(rates) * len(self.bench.arms) * self.terms.starts * self.times.warmup
-        spent = sum(slo.seconds_for(p.rate, self.times.point) + self.times.warmup for p in self.points)
-        self.bench.tell(Step(self.done, self.done + guess + whole - spent, text))
+        """What comes now; how many probes and rates there will be is a guess until it is known."""
+        probe = _seconds(self.times.probe, self.times.warmup)
+        arms = [arm.name for arm in self.bench.arms]
+        left = sum(max(1, PROBES - len(self.probes.get(arm, []))) for arm in arms if arm not in self.brackets) * probe
+        rates = self.rates or (GUESSED_RATE,) * self.times.points
+        points = [_seconds(slo.seconds_for(rate, self.times.point), self.times.warmup) for rate in rates]
+        taken = [_seconds(slo.seconds_for(p.rate, self.times.point), self.times.warmup) for p in self.points]
+        starts = (self.terms.starts - self.started) * (START_SECONDS + len(arms) * probe)
+        left += starts + self.terms.starts * len(arms) * sum(points) - sum(taken)
+        self.bench.tell(Step(self.done, self.done + max(left, probe), text))
 
     def _write(self, final: bool = False) -> Json:
         found = results(self.points, self.terms) if final else {}
@@ -158,8 +179,8 @@ class SloRun:
         return found
 
 
-def _fields(terms: Terms) -> Json:
-    return {name: getattr(terms, name) for name in Terms.__dataclass_fields__}
+def _seconds(duration: float, warmup: float) -> float:
+    return planned(Load.closed(1, duration, warmup))
 
 
 def _whole(taken: Taken) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.stats.paired import pair_orders
 from loadtest.lab import sweep
-from loadtest.lab.session import Ask, Bench, Step, learn_arms
+from loadtest.lab.session import START_SECONDS, Ask, Bench, Step, learn_arms, planned
 from loadtest.lab.spec import Running
 from loadtest.points.spec import Load
 
@@ -49,6 +49,7 @@ class SweepRun:
             self._tell(f"start {replicate + 1} of {self.plan.starts}: fresh servers")
             with self.bench.stand.up(self.bench.arms, self.bench.start_folder(f"start-{replicate}")) as running:
                 learn_arms(self.bench.book, running)
+                self.done += START_SECONDS
                 arms = names if order == "AB" else names[::-1]
                 if self.plan.concurrency:
                     for arm in arms:
@@ -94,7 +95,7 @@ class SweepRun:
         what = f"{load.concurrency} in flight" if load.concurrency else f"{load.course[0].from_rate:g}/s"
         self._tell(f"{ask.arm}: {what}")
         block = self.bench.take(running, ask).block
-        self.done += ask.load.duration + ask.load.warmup
+        self.done += planned(ask.load)
         return block
 
     def _keep(self, curve: Json, first: bool) -> None:
@@ -114,7 +115,8 @@ class SweepRun:
         plan = self.plan
         rates = len(plan.rates) or (len(sweep.FRACTIONS) if plan.open_loop else 0)
         points = (len(plan.concurrency) + rates) * len(self.bench.arms) * plan.starts
-        self.bench.tell(Step(self.done, max(self.done, points * (plan.point + plan.warmup)), text))
+        total = plan.starts * START_SECONDS + points * planned(Load.closed(1, plan.point, plan.warmup))
+        self.bench.tell(Step(self.done, max(self.done, total), text))
 
     def _write(self) -> Json:
         told = {"path": self.plan.path, "protocol": self.plan.protocol, "curves": self.curves}

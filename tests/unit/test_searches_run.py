@@ -1,0 +1,148 @@
+"""The searches from end to end on servers that are formulas: what is asked, what is written down, what comes out."""
+
+import json
+
+import pytest
+from searches_double import Script
+
+from gateway.cli_searches_show import batching_verdict, slo_verdict, sweep_verdict
+from loadtest.lab.batching import Levels
+from loadtest.lab.batching_run import BatchingPlan, BatchingRun
+from loadtest.lab.session import Book
+from loadtest.lab.slo import Objective, Search
+from loadtest.lab.slo_results import Terms
+from loadtest.lab.slo_run import SloRun, Times
+from loadtest.lab.sweep_run import SweepPlan, SweepRun
+
+
+def slo_run(script, folder, starts=1, **changes):
+    terms = Terms(
+        Objective(20.0, 0.01), ("ts", "tf"), starts, 1, "gateway", "tfs-rest", price=0.04, replicates=200, **changes
+    )
+    run = SloRun(script.bench(folder, "slo"), terms, Search(), Times(0.5, 3.0, 0.0, 5))
+    return run.run()
+
+
+def mm1_capacity(mu, ms=20.0):
+    """The rate at which 1% of an M/M/1-like double's requests take longer than ms: exp(-(mu - r)(ms/1000 - 1/mu)) = 0.01."""
+    return mu - 4.605 / (ms / 1e3 - 1 / mu)
+
+
+def test_slo_finds_both_capacities_their_ratio_and_cost(tmp_path):
+    script = Script(lambda name, batch: {"ts": 800.0, "tf": 1600.0}[name])
+    results = slo_run(script, tmp_path)
+    for name, mu in (("ts", 800.0), ("tf", 1600.0)):
+        found, core = results["arms"][name]["capacity"], results["arms"][name]["per_core"]
+        assert found["low"] <= mm1_capacity(mu) <= found["high"], name
+        assert found["value"] == pytest.approx(mm1_capacity(mu), rel=0.08)
+        # the double's cores grow with the rate, so that a core carries mu
+        assert core["value"] == pytest.approx(mu, rel=0.05)
+        assert results["arms"][name]["cost_per_million"]["value"] == pytest.approx(0.04e6 / (3600 * core["value"]))
+        assert results["arms"][name]["cores"]["basis"] == "used"
+    ratio = results["ratio"]
+    assert ratio["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < ratio["high"] and ratio["verdict"] == "B better"
+    assert slo_verdict(results)["code"] == 0
+    grids = {name: [p["rate"] for p in results["arms"][name]["curve"]] for name in ("ts", "tf")}
+    assert grids["ts"] == grids["tf"] == results["grid"]
+    written = json.loads((tmp_path / "lab.json").read_text())
+    assert written["results"] == results and len(written["blocks"]) == len(script.asked) and script.up_now == 0
+
+
+def test_no_verdict_beside_a_stand_in(tmp_path):
+    results = slo_run(Script(lambda name, batch: {"ts": 800.0, "tf": 1600.0}[name], stand_in=True), tmp_path)
+    verdict = slo_verdict(results)
+    assert results["ratio"]["verdict"] == "no verdict: stand-in" and verdict["code"] == 0
+    assert "measured on the stand-in" in verdict["text"]
+
+
+def test_a_busy_gateway_makes_no_capacity(tmp_path):
+    results = slo_run(Script(lambda name, batch: 800.0, gateway_cores=0.8), tmp_path)
+    verdict = slo_verdict(results)
+    assert verdict["code"] == 2 and verdict["text"].startswith("INVALID")
+    assert "--direct" in verdict["reasons"][0] and results["ratio"]["verdict"] == "INVALID"
+
+
+def test_six_starts_are_compared_in_pairs(tmp_path):
+    speeds = iter([1.0, 1.1, 0.9, 1.05, 0.95, 1.02] * 100)
+    factor = {}
+
+    def capacity(name, batch):
+        return factor.setdefault(len(script.starts), next(speeds)) * {"ts": 800.0, "tf": 1600.0}[name]
+
+    script = Script(capacity)
+    results = slo_run(script, tmp_path, starts=6)
+    assert results["primary"] == "starts" and len(results["arms"]["ts"]["per_start"]) == 6 == len(script.starts)
+    assert "paired t" in results["ratio"]["method"]
+    assert results["ratio"]["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < results["ratio"]["high"]
+
+
+def test_an_slo_that_nothing_meets(tmp_path):
+    results = slo_run(Script(lambda name, batch: {"ts": 30.0, "tf": 30.0}[name]), tmp_path)
+    verdict = slo_verdict(results)
+    assert verdict["code"] == 1 and "missed at every rate" in verdict["text"] and results["grid"] == []
+
+
+def test_sweep_stops_where_nothing_is_gained(tmp_path):
+    script = Script(lambda name, batch: {"ts": 500.0, "tf": 1000.0}[name])
+    plan = SweepPlan("gateway", "tfs-rest", (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024), point=0.5, warmup=0.0)
+    results = SweepRun(script.bench(tmp_path, "sweep"), plan).run()
+    closed = [curve for curve in results["curves"] if curve["mode"] == "closed loop"]
+    offered = [curve for curve in results["curves"] if curve["mode"] == "open loop"]
+    assert len(closed) == len(offered) == 2
+    assert all("1024 and more not measured" in curve["stopped"] for curve in closed)
+    assert all(curve["peak"]["at"] >= 64 for curve in closed)
+    rates = [[point["rate"] for point in curve["points"]] for curve in offered]
+    shorter, longer = sorted(rates, key=len)
+    assert longer[: len(shorter)] == shorter and sweep_verdict(results)["code"] == 0
+
+
+def batched(name, batch):
+    return {"ts": 300.0, "tf": 350.0}[name] * batch.max_batch**0.5
+
+
+PLAN = BatchingPlan("direct", "tfs-rest", Levels(most=12, zero=frozenset({"tf"})), point=3.0, warmup=0.0)
+
+
+def paste(arm, setting):
+    return {"file": "f", "server": f"{setting.max_batch}\n", "abgate": "a\n"}
+
+
+def test_batching_starts_servers_for_every_setting_and_finds_the_front(tmp_path):
+    script = Script(batched)
+    results = BatchingRun(script.bench(tmp_path, "batching"), PLAN, paste).run()
+    assert script.starts[0] == [("ts", 1, 0.0), ("tf", 1, 0.0)]
+    assert {(batch, wait) for start in script.starts for _, batch, wait in start} == {
+        (cell["max_batch"], cell["wait_ms"]) for cell in results["cells"]
+    }
+    assert results["open_rate"] == pytest.approx(0.6 * 300 * 8 / 10, rel=0.05)
+    assert {cell["open"]["rate"] for cell in results["cells"]} == {results["open_rate"]}
+    for name in ("ts", "tf"):
+        assert results["best"][name]["throughput"]["max_batch"] == 64
+        assert results["best"][name]["latency"]["wait_ms"] <= 1.0
+        assert results["fragments"][name]["throughput"]["server"] == "64\n"
+    assert batching_verdict(results)["code"] == 0 and script.up_now == 0
+
+
+@pytest.mark.parametrize("cut", [3, 6])
+def test_batching_goes_on_after_an_interrupt(tmp_path, cut):
+    whole = Script(batched)
+    expected = BatchingRun(whole.bench(tmp_path / "whole", "batching"), PLAN, paste).run()
+    first = Script(batched, fails_at=cut)
+    with pytest.raises(KeyboardInterrupt):
+        BatchingRun(first.bench(tmp_path / "cut", "batching"), PLAN, paste).run()
+    assert first.up_now == 0
+    second = Script(batched)
+    book = Book.resumed(tmp_path / "cut", "batching")
+    measured = len(book.document["results"].get("cells", []))
+    found = BatchingRun(second.bench(tmp_path / "cut", "batching", book=book), PLAN, paste).run()
+    cells = [[(c["arm"], c["max_batch"], c["wait_ms"]) for c in one["cells"]] for one in (expected, found)]
+    assert sorted(cells[0][: 2 * 10]) == sorted(cells[1][: 2 * 10]), "the part that does not depend on figures"
+    assert len(second.asked) == 2 * (len(found["cells"]) - measured)
+    ids = [block["id"] for block in book.blocks]
+    assert len(ids) == len(set(ids)), "a block that was measured again takes the place of the first"
+
+
+def test_a_run_of_another_kind_cannot_go_on(tmp_path):
+    Script(batched).bench(tmp_path, "sweep")
+    with pytest.raises(ValueError, match="only one of kind 'batching'"):
+        Book.resumed(tmp_path, "batching")
