@@ -112,6 +112,8 @@ def environment(spec: BackendSpec, folder: Path, temporary: Path) -> dict[str, s
     kept = {key: value for key, value in os.environ.items() if not key.startswith("TS_")}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(spec.threads))
     places = {"TMPDIR": str(temporary), "TEMP": str(temporary)}
+    # what torch.compile made is found again by the next start: its folder is not made anew
+    kept.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(spec.run_dir).resolve() / "inductor"))
     return kept | threads | places | {"LOG_LOCATION": str(folder / "logs"), "METRICS_LOCATION": str(folder / "logs")}
 
 

@@ -257,3 +257,27 @@ def test_a_spec_that_cannot_be_served_says_why(tmp_path, changes, message):
     make_versions(tmp_path / "m", "1")
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         plan(spec(tmp_path, **changes))
+
+
+def test_a_litert_file_is_for_the_stand_in_only(tmp_path, monkeypatch):
+    (tmp_path / "lite" / "1").mkdir(parents=True)
+    (tmp_path / "lite" / "1" / "model.tflite").write_bytes(b"x")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    models = (ServedModel("lite", str(tmp_path / "lite")),)
+    assert plan(spec(tmp_path, models=models)).stand_in
+    binary = str(fake_binary(tmp_path / "bin"))
+    with pytest.raises(ValueError, match="LiteRT files, which tensorflow_model_server loads only with --prefer_tflite"):
+        plan(spec(tmp_path, models=models, binary=binary))
+
+
+def test_a_compiled_model_is_batched_to_its_own_sizes_only(tmp_path, monkeypatch):
+    make_versions(tmp_path / "m", "1")
+    (tmp_path / "m" / "batch_sizes.json").write_text("[1, 2, 4, 8]")
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    flags = parse_flags(plan(spec(tmp_path, batching=Batching(6, 1))).argv[3:])
+    assert read_batching_parameters(flags.batching_parameters_file).allowed_batch_sizes == (1, 2, 4, 6)
+    binary = str(fake_binary(tmp_path / "bin"))
+    with pytest.raises(ValueError, match=r"max_batch_size 6 is none of the sizes .* \(1, 2, 4, 8\)"):
+        plan(spec(tmp_path, batching=Batching(6, 1), binary=binary))
+    real = plan(spec(tmp_path, batching=Batching(4, 1), binary=binary))
+    assert real.argv[-1] == "--xla_cpu_compilation_enabled=true"

@@ -51,8 +51,8 @@ def test_an_arm_gets_the_folder_or_the_reason(tmp_path: Path) -> None:
     assert arm_files(tmp_path, "digits", "exporter").skipped == "Keras cannot"
     with pytest.raises(ConfigError, match="'tensorrt' is not one of torchscript, eager"):
         arm_files(tmp_path, "digits", "tensorrt")
+    variants.manifest_path(base).write_text(json.dumps({"format": 0}))
     with pytest.raises(ConfigError, match="build the variants again"):
-        variants.manifest_path(base).write_text(json.dumps({"format": 0}))
         arm_files(tmp_path, "digits", "onnx")
 
 
