@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> int:
         self_test(Console(width=110))
         return 0
     job = Path(arguments[0])
-    os.set_blocking(1, False)
+    if not os.isatty(1):  # a terminal is the shell's too
+        os.set_blocking(1, False)
     parent = Parent(_tell)
     threading.Thread(target=_listen, args=(parent,), daemon=True).start()
     try:

@@ -225,4 +225,4 @@ def test_locust_by_itself_takes_its_job_from_the_environment(tmp_path: Path) -> 
 
 def test_locust_by_itself_takes_no_open_loop() -> None:
     with pytest.raises(ConfigError, match="Locust has users, no arrivals"):
-        from_environment({"ABGATE_PROFILE_NAME": "spike"})
+        from_environment({"ABGATE_PROFILE_NAME": "open-spike"})
