@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-STEP_S = 60.0
+STEP_S = 120.0
 """A step that takes longer has failed."""
 REST_S = 1.0
 
