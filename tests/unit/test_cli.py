@@ -24,7 +24,19 @@ assert not parts, parts
 sys.exit(code)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    for name in ("init", "check", "serve", "up", "demo", "models", "infer", "loadtest", "report", "experiment"):
+    for name in (
+        "init",
+        "check",
+        "serve",
+        "up",
+        "demo",
+        "models",
+        "infer",
+        "loadtest",
+        "report",
+        "compare",
+        "experiment",
+    ):
         assert f"  {name} " in ended.stdout
 
 
