@@ -23,6 +23,7 @@ from loadtest.claims.table import Cell, Claim, Part
 Blocks = Mapping[str, Mapping[str, Any]]
 _TOLD = {
     "speed": "speed",
+    "mean speed": "1/mean",
     "throughput": "answers/s",
     "tail": "1/p99",
     "memory": "bytes under load",
@@ -76,6 +77,9 @@ def value(block: Mapping[str, Any] | None, metric: str) -> float | NotComputable
         rest = block.get("rest_rss_bytes") or 0
         return float(rest) if rest else NotComputable(f"block {block['id']}: no memory was read at rest")
     quantiles = block["upstream_ms"] or block["service_ms"] or {}
+    if metric == "mean speed":
+        mean = quantiles.get("mean")
+        return 1000.0 / float(mean) if mean else NotComputable(f"block {block['id']}: no mean was told")
     told = quantiles.get("p99" if metric == "tail" else "p50") or {"missing": "no latency was told"}
     if "missing" in told:
         return NotComputable(f"block {block['id']}: {told['missing']}")

@@ -7,7 +7,7 @@ alone, is skipped with its reason: the claims that need it say so.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,7 +94,7 @@ class Series:
     state: State
 
     def start(self, replicate: int) -> None:
-        """Everything of one start that is missing; raises StandError only where the gateway itself does not come up."""
+        """Everything of one start that is missing; an arm that does not come up is skipped, not raised."""
         recordings: dict[str, list[Recording]] = {}
         for stand in turns(self.group, replicate, self.seed):
             todo = [turn for turn in stand if not self._done(replicate, turn)]
@@ -132,7 +132,7 @@ class Series:
                     self.state.skipped[f"{self.group.model}/{key}"] = f"did not start: {last_line(str(alone))}"
             self.state.keep()
 
-    def _specs(self, arms: Iterator[PlannedArm] | Any) -> list[ArmSpec]:
+    def _specs(self, arms: Iterable[PlannedArm]) -> list[ArmSpec]:
         found = []
         for arm in arms:
             files = self.bench.files(self.group.model, arm.key.variant)

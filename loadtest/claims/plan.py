@@ -41,7 +41,7 @@ class PlannedArm:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One model's series of starts."""
+    """One model's series of starts. baseline: the arm that has a twin, for the A/A check."""
 
     model: str
     baseline: str
@@ -126,8 +126,10 @@ def plan(table: Table, claims: Sequence[Claim], seed: int, starts: int = STARTS)
 
 def _group(table: Table, model: str, cells: Sequence[Cell], starts: int) -> Group:
     rule = table.models[model]
-    baseline = ArmKey.parse(rule.baseline)
     keys = dict.fromkeys(cell.arm for cell in cells)
+    baseline = ArmKey.parse(rule.baseline)
+    if baseline not in keys:  # nobody asks for it: what stands below in the last comparison has the twin
+        baseline = cells[-1].arm
     arms = []
     for key in keys:
         wanted = {cell.load for cell in cells if cell.arm == key}

@@ -98,15 +98,16 @@ class Claims:
     run_dir: Path
     document: Json
     tell: Tell = field(default=lambda what, share: None)
-    _since: float = field(default_factory=time.monotonic)
     _behind: float = 0.0
 
-    def run(self) -> Json:
-        """Measure what is missing and answer; raises ConfigError and AbgateError after what was measured is on disk."""
+    def __post_init__(self) -> None:
         self._table, self._plan = self.asked.plan()
         self._before, self._since = float(self.document["seconds"]), time.monotonic()
-        self.document["results"].pop("interrupted", None)
         self._state = State(self.run_dir, self.document, self._keep, lambda what: self.tell(what, self._share()))
+
+    def run(self) -> Json:
+        """Measure what is missing and answer; what was measured is on disk whatever happens. Raises ConfigError."""
+        self.document["results"].pop("interrupted", None)
         try:
             self._measure()
             self.document["complete"] = True

@@ -19,7 +19,7 @@ from gateway.errors import ConfigError
 PATH = Path(__file__).parents[1] / "claims.toml"
 
 Kind = Literal["torchserve", "tensorflow_serving"]
-Metric = Literal["speed", "throughput", "tail", "memory", "memory at rest"]
+Metric = Literal["speed", "mean speed", "throughput", "tail", "memory", "memory at rest"]
 Scenario = Literal["compare", "worker", "onnx", "swap"]
 _CELL = re.compile(r"([a-z0-9-]+)/(torchserve|tensorflow_serving):([a-z0-9-]+)(?::(\d+)x(\d+))?/([a-z]+)")
 _ARM = re.compile(r"(torchserve|tensorflow_serving):([a-z0-9-]+)(?::(\d+)x(\d+))?")

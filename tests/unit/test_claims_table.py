@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import cli
 from gateway.errors import ConfigError
 from loadtest.claims import table
 from loadtest.claims.plan import STARTS, TOGETHER, block_id, plan, share, turns
@@ -135,3 +136,15 @@ def test_the_order_is_random_the_same_for_a_seed_and_loads_every_cell_once() -> 
     assert len(firsts) > 1
     assert share(plan(shipped, shipped.chosen(), 1), shipped.claim[0]) > 0
     assert block_id("digits", 3, "ts-eager", "one") == "digits-r3-ts-eager-one"
+
+
+def test_the_list_starts_nothing_and_an_unknown_claim_is_a_bad_configuration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run(["claims", "--list", "compile-resnet50", "ts-versions"]) == 0
+    told = capsys.readouterr().out
+    assert "compile-resnet50" in told
+    assert "resnet50: 6 starts of 3 servers (ts-compile, ts-eager, ts-eager-twin)" in told
+    assert "torchserve, 10 model(s): versions change 6 times under load" in told
+    assert cli.run(["claims", "--list", "nothing"]) == 3
+    assert cli.run(["claims", "--resume", "nowhere"]) == 3
