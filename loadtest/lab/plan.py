@@ -50,7 +50,8 @@ class Primary(_Closed):
 
 
 class Timing(_Closed):
-    """Of a block: what is kept, the least warm-up, what more may be discarded; prime: of each arm after its start."""
+    """Of a block: what is kept, the least warm-up, what more may be discarded; prime: a round of first
+    requests to each arm after its start; 2 to 4 rounds, until it gets no faster."""
 
     duration: PositiveSeconds
     warmup: Seconds

@@ -23,6 +23,8 @@ from loadtest.lab.spec import Running, Stand, StandError
 from loadtest.points.spec import Load
 
 START_TRIES = 2
+PRIME_ROUNDS = 4
+PRIME_GAIN = 1.05
 Json = dict[str, Any]
 Tell = Callable[[str, float], None]
 """Told what is being done, and the share of the work that is done."""
@@ -101,7 +103,10 @@ class Starts:
         }
 
     def _prime(self, running: Running, arms: Sequence[str]) -> None:
-        """Load every arm for a while, unrecorded, so that no block pays for its server's first work (Java compiles for seconds)."""
+        """Load every arm until it gets no faster, so that no block pays for its server's first work (Java compiles as it goes).
+
+        Rounds of timing.prime seconds, at least 2, at most PRIME_ROUNDS; each round's answers per second are kept.
+        """
         seconds = self.plan.timing.prime
         if seconds <= 0:
             return
@@ -109,9 +114,13 @@ class Starts:
         for arm in arms:
             for protocol in self.plan.protocols:
                 plan = replace(self._any_block(protocol), load=Load.closed(most, seconds), slack=0.0, id="prime")
-                folder = self.run_dir / "blocks" / "prime"
-                record(running, arm, plan, folder)
-                shutil.rmtree(folder, ignore_errors=True)
+                rates: list[float] = []
+                while len(rates) < PRIME_ROUNDS and not settled(rates):
+                    result = record(running, arm, plan, self.run_dir / "blocks" / "prime").result
+                    shutil.rmtree(self.run_dir / "blocks" / "prime", ignore_errors=True)
+                    rates.append(result.achieved if result is not None else 0.0)
+                primed = self.document["results"].setdefault("primed", {})
+                primed.setdefault(f"{arm} {protocol}", []).append([round(rate, 1) for rate in rates])
 
     def _any_block(self, protocol: Any) -> BlockPlan:
         return replace(self.plan, loads={"prime": LoadPlan(closed=1)}).block("prime", protocol, None)
@@ -126,7 +135,9 @@ class Starts:
         shutil.rmtree(folder, ignore_errors=True)
         self._say(f"start {number + 1} of {len(self.orders)}: starting the servers", number)
         rates = self.document["results"].get("rates", dict(plan.rates(None)) if not plan.pilot_load else {})
-        with self.stand.up(plan.arms, folder) as running:
+        by_name = {arm.name: arm for arm in plan.arms}
+        # started in the order they are loaded in: always the same first one would be a difference between equal arms
+        with self.stand.up([by_name[name] for name in order], folder) as running:
             self._up(running, str(number))
             self._say(f"start {number + 1} of {len(self.orders)}: first requests", number, 0.3)
             self._prime(running, order)
@@ -169,6 +180,11 @@ class Starts:
                         raise LabError(f"pilot: {arm.name}, {protocol}: {'; '.join(block['reasons'])}")
                     found[f"{arm.name} {protocol}"] = block["goodput"]
         self.document["results"] |= {"pilot": found, "rates": dict(self.plan.rates(min(found.values())))}
+
+
+def settled(rates: Sequence[float]) -> bool:
+    """Whether the last round of first requests was hardly faster than the one before. PURE."""
+    return len(rates) > 1 and rates[-1] <= PRIME_GAIN * rates[-2]
 
 
 def idle_cores(blocks: Sequence[Mapping[str, Any]]) -> dict[str, float]:
