@@ -31,6 +31,7 @@ test-matrix: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python tools/bench.py
 	$(BIN)/python tools/codec_cost.py
+	$(BIN)/python tools/report_cost.py
 
 # every decoder for so many minutes each, as many at once as there are processors; findings go to .abgate/fuzz
 MINUTES ?= 10

@@ -24,6 +24,7 @@ _COMMANDS = {
     "claims": ("gateway.cli_claims", "Ask published claims about the two servers of this machine."),
     "report": ("gateway.cli_loadtest", "Write the report of a run."),
     "capture": ("gateway.cli_capture", "Keep a sample of the real requests, to replay them."),
+    "compare": ("gateway.cli_compare", "Runs side by side: what differs, and their figures."),
     "experiment": ("gateway.cli_experiment", "Show experiments, change weights, kill switch."),
 }
 # below `abgate loadtest`; a module registers its experiment here

@@ -112,18 +112,20 @@ def options(config: Any, profile: str, **given: Any) -> Any:
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @CONFIG_OPTION
 def report(run_dir: Path, path: Path) -> int:
-    """Write report.html and report.json of RUN: a run's directory, its id, or `latest`."""
-    return write_report(_find(run_dir, path.absolute().parent / ".abgate" / "runs"))
+    """Write report.html, report.json and csv/ of RUN, a load test or a lab run: a run's directory, its id, or `latest`."""
+    return write_report(find(run_dir, path.absolute().parent / ".abgate" / "runs"))
 
 
-def _find(given: Path, runs: Path) -> Path:
+def find(given: Path, runs: Path) -> Path:
+    """A run's directory from a directory, an id, or `latest`; raises ConfigError where there is none."""
     from gateway.errors import ConfigError
 
     if given.is_dir():
         return given
     if str(given) == "latest":
         found = sorted(
-            (path for path in runs.glob("*") if (path / "run.json").is_file()), key=lambda p: p.stat().st_mtime
+            (path for path in runs.glob("*") if any((path / name).is_file() for name in ("run.json", "lab.json"))),
+            key=lambda p: p.stat().st_mtime,
         )
         if found:
             return found[-1]

@@ -256,11 +256,10 @@ def _bench(
     kind: str, question: str, model: str, arms: tuple[ArmSpec, ...], given: Mapping[str, Any], book: Any = None
 ) -> Iterator[Bench]:
     """Everything a search acts with; its end leaves no process, and whatever ends it is in the document."""
-    from loadtest.lab.comparison import check_of
-
     from gateway.cli_lab import interruptible, new_run
     from gateway.cli_stand import LocalStand
     from loadtest.lab import document
+    from loadtest.lab.comparison import check_of
     from loadtest.lab.session import Bench, Book, arms_before
     from loadtest.lab.spec import StandError
     from loadtest.lab.taking import Taking

@@ -6,7 +6,6 @@ supervising is backends.launch's, what is measured is loadtest.lab's.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -218,13 +217,3 @@ def _model(model: str, paths: Mapping[str, Path], arms: Mapping[str, ArmSpec]) -
         "arms": shown,
         **({"experiment": experiment} if len(shown) > 1 else {}),  # one arm is plain routing
     }
-
-
-def tell_starts(started: Mapping[str, float]) -> str:
-    """The start's seconds in one line, for people."""
-    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in sorted(started.items()))
-
-
-def write_info(running_: LocalRunning, path: Path) -> None:
-    """The supervisor's own words on the start, for the record."""
-    path.write_text(json.dumps(running_.supervisor.status(), indent=1), "utf-8")

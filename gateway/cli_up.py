@@ -24,7 +24,11 @@ _STYLES = {"ready": "green", "died": "red", "failed": "red", "restarting": "yell
 
 @click.command()
 @CONFIG_OPTION
-def up(path: Path) -> None:
+@click.option(
+    "--wait", type=click.FloatRange(min=1), default=READY_S, show_default=True, metavar="SECONDS",
+    help="Give up when not everything is ready by then.",
+)  # fmt: skip
+def up(path: Path, wait: float) -> None:
     """Start the local servers and the gateway, print what runs where, and stay; Ctrl-C stops all of it within 10 s.
 
     Without an abgate.yaml the commented default is written first, as `abgate init` does.
@@ -35,7 +39,7 @@ def up(path: Path) -> None:
     with interruptible():
         try:
             with running(config, event_lines(console)) as supervisor:
-                supervisor.wait_ready(READY_S)
+                supervisor.wait_ready(wait)
                 console.print(table(config, supervisor))
                 console.print(f"logs: {log_dir(config)}   state: {info_file(config)}   stop: Ctrl-C", soft_wrap=True)
                 while True:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from gateway.errors import ConfigError
 from gateway.protocol.signature_file import load as load_signature
 from loadtest.arrivals import Window
 from loadtest.profiles import Profile, find, load
@@ -108,6 +109,8 @@ def from_environment(environment: Mapping[str, str]) -> Job | None:
     if PROFILE not in environment:
         return None
     profile = load(find(environment[PROFILE]))
+    if profile.arrivals is not None:
+        raise ConfigError([f"{environment[PROFILE]}: Locust has users, no arrivals; run `abgate loadtest` with it"])
     folder = Path(environment.get("ABGATE_ARTIFACTS", "model_store/artifacts")) / profile.model
     signature_file = folder / "signature.json"
     signature = load_signature(signature_file) if signature_file.is_file() else None

@@ -179,7 +179,19 @@ def arm_files(artifacts_root: Path, model: str, name: str) -> ArmFiles:
     if entry is None:
         missing = f"is not built; `abgate models build {model} --variants` makes it"
         return ArmFiles(info.kind, path, info.stand_in_only, missing, "")
-    return ArmFiles(info.kind, path, info.stand_in_only, entry["skipped"], entry["digest"] or "")
+    reason = entry["skipped"]
+    if reason is None and entry.get("made_from") not in (None, weights_digest(base)):
+        reason = f"was made from other weights; `abgate models build {model} --variants` makes it again"
+    return ArmFiles(info.kind, path, info.stand_in_only, reason, entry["digest"] or "")
+
+
+def weights_digest(base: Layout) -> str | None:
+    """The sha256 of a built model's weights, as its build recorded it; None where there is no such record."""
+    try:
+        stages = record.load(base.build_record).stages
+    except ConfigError:
+        return None
+    return next((stage.files[base.weights.name] for stage in stages.values() if base.weights.name in stage.files), None)
 
 
 def problems(artifacts_root: Path, model: str, name: str) -> list[str]:

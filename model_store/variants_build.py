@@ -272,6 +272,7 @@ def _write(
         "what": info.what,
         "note": info.note,
         "stand_in_only": info.stand_in_only,
+        "made_from": variants.weights_digest(base),
         "tolerance": {"said": str(tolerance), **{name: getattr(tolerance, name) for name in tolerance.__slots__}},
     }
     whole = said | empty | {"versions": {}, "files": {}} | dict(entry)

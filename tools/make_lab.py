@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,13 +214,17 @@ def write_requests(path: Path, columns: dict[str, NDArray[Any]]) -> None:
     """requests.parquet of one block."""
     names = np.array(["", "dropped", "http 503", "timeout"], dtype=object)
     kinds = {"status": np.int16, "rows": np.int32, "correct": np.int8, "batch_size": np.int32}
-    arrays = {
+    arrays: dict[str, Any] = {
         name: Array(names[values].tolist(), type=DataType.utf8())
         if name == "error"
         else Array(np.ascontiguousarray(values.astype(kinds.get(name, np.int64))))
         for name, values in columns.items()
     }
     write_parquet(Table.from_pydict(arrays), str(path))
+
+
+def _value_of(field: str, name: str) -> Callable[[dict[str, Any]], Any]:
+    return lambda block_: block_[field][name].get("value") if name else block_[field]
 
 
 def _pairs(blocks: list[dict[str, Any]], arm: str, key: tuple[str, str], which: tuple[str, str]) -> list[list[Any]]:
@@ -233,7 +238,7 @@ def _pairs(blocks: list[dict[str, Any]], arm: str, key: tuple[str, str], which: 
         a, b = by.get((replicate, BASE)), by.get((replicate, arm))
         if a and b:
             first = "AB" if a["order"] < b["order"] else "BA"
-            value = lambda x: x[field] if not name else x[field][name].get("value")  # noqa: E731
+            value = _value_of(field, name)
             found.append([value(a), value(b), first])
     return found
 

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Cost:
     peak_mb: float
 
 
-def measured(step: Callable[[], None]) -> Cost:
+def measured(step: Callable[[], object]) -> Cost:
     """Run a step in a forked child; raises RuntimeError when it fails."""
     begin = time.perf_counter()
     pid = os.fork()
@@ -43,12 +44,14 @@ def measured(step: Callable[[], None]) -> Cost:
         try:
             step()
             code = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
     _, status, usage = os.wait4(pid, 0)
     if status:
-        raise RuntimeError(f"{step.__name__}: failed, status {status}")
+        raise RuntimeError(f"a step failed, status {status}; what it said stands above")
     return Cost(time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
@@ -126,8 +129,8 @@ def main() -> int:
     try:
         with console.status(f"generating {given.rows:,} rows"):
             (folder / "ledger").mkdir()
-            measured(lambda: write_journals(folder / "ledger", given.rows) and None)
-            measured(lambda: generate(folder, given.rows) and None)
+            measured(lambda: write_journals(folder / "ledger", given.rows))
+            measured(lambda: generate(folder, given.rows))
         steps = {
             "journals to ledger and table": measured(lambda: compact(folder / "ledger")),
             "report of a live split": measured(lambda: report(folder / "live")),

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from gateway.errors import RequestError
+from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ClientWire, Message
 from gateway.protocol.signature_file import Signature
 from gateway.protocol.tensors import DTYPES, InferRequest, InferResponse, Tensor
@@ -77,3 +78,16 @@ class OpaqueAsked:
                 raise TypeError(f"the codec gives {data.dtype} for input {name!r}; the model takes {spec.datatype}")
             tensors.append(Tensor(name, spec.datatype, data))
         return InferRequest(self.model, tuple(tensors), self.version or None)
+
+
+class OpaqueGrpcAsked(OpaqueAsked):
+    """The same, sent to Predictions: the bytes are the value of a PredictionsRequest, and answered in a PredictionResponse."""
+
+    __slots__ = ()
+    wire: ClientWire = "torchserve-grpc"
+
+    def answer(self, response: InferResponse, signature: Signature | None) -> Message:
+        """The codec's answer; gRPC has no place for its Content-Type."""
+        body = super().answer(response, signature).body
+        message = message_class("org.pytorch.serve.grpc.inference.PredictionResponse")(prediction=body)
+        return Message(message.SerializeToString())

@@ -152,6 +152,12 @@ class GrpcAsked:
         self._column = reader.column
         return request
 
+    def whole(self) -> bytes:
+        """A handler's own bytes; RequestError("invalid_argument") unless they are the only value, under data or body."""
+        if len(self._input) != 1 or not set(self._input) <= set(_WHOLE):
+            raise _bad(f"a handler's own bytes must be one value under {' or '.join(_WHOLE)}")
+        return next(iter(self._input.values()))
+
     def passes(self, terms: ArmTerms) -> bool:
         """See the head of this module."""
         return self._column is not None and torchserve.takes_json(terms.form, self._column)

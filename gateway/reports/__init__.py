@@ -34,9 +34,11 @@ def build_report(run_dir: Path) -> ReportPaths:
     from gateway.reports.build import build
     from gateway.reports.html import render
     from gateway.reports.ledger import read_run
+    from gateway.reports.plot_tables import plot_tables
 
     report = build(read_run(run_dir))
     page = render(report)
+    _write_csv(run_dir, plot_tables(report))
     paths = run_dir / "report.html", run_dir / "report.json"
     _replace(paths[1], json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     _replace(paths[0], page)

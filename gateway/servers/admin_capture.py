@@ -65,7 +65,7 @@ def add_capture(
     async def status() -> dict[str, Any]:
         return capture.status()
 
-    running = {409: errors(409)[409] | {"description": "A capture is under way"}}
+    running: dict[int | str, dict[str, Any]] = {409: errors(409)[409] | {"description": "A capture is under way"}}
 
     @router.post(
         "/capture/start",

@@ -10,11 +10,13 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from gateway.clock import monotonic_ns
 from gateway.dataplane import Call, DataPlane
 from gateway.errors import RequestError
 from gateway.experiments.model import Opaque
 from gateway.protocol import oip_grpc, tfserving_examples, torchserve, torchserve_predictions
 from gateway.protocol.forms import Asked, ClientWire, Message
+from gateway.protocol.opaque import OpaqueGrpcAsked
 from gateway.protocol.tensors import UNTOLD, BatchInfo
 from gateway.protocol.tfserving_grpc import Limits
 from gateway.servers.exchange import Exchange, Way, aside
@@ -69,10 +71,20 @@ class Infer:
     async def _pass(
         self, call: Call, asked: torchserve_predictions.GrpcAsked, way: Way, payload: bytes
     ) -> tuple[bytes, BatchInfo]:
-        """A handler's own bytes, unread, to the handler; the message gets the arm's name for the model."""
+        """A handler's own bytes, unread, to the handler, under the arm's name for the model; to any other arm by the codec."""
         route = self._exchange.assign(call, asked, way.headers)
         arm, terms = call.arm, route.opaque
         assert arm is not None
+        if arm.kind != "torchserve" and route.codec is not None:
+            check_opaque(terms, len(payload))
+            read = OpaqueGrpcAsked(asked.whole(), "", asked.model, asked.version, route.codec)
+            begun = monotonic_ns()
+            try:
+                await aside(read.request, route.signature)  # the codec may take its time
+            finally:
+                call.codec_ns += monotonic_ns() - begun
+            answer, batch = await self._exchange.run(call, read, way)
+            return answer.body, batch
         if arm.kind != "torchserve" or arm.grpc is None:
             raise RequestError(
                 "failed_precondition",

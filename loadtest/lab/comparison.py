@@ -118,8 +118,9 @@ def crowded(blocks: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def seconds(plan: ComparisonPlan, start: float = 15.0) -> float:
-    """About how long a run takes; start: seconds until all servers of one start are ready."""
+def seconds(plan: ComparisonPlan, start: float | None = None) -> float:
+    """About how long a run takes; start: seconds until all servers of one start are ready, None: 4 for each and 4 more."""
+    start = 4.0 + 4.0 * len(plan.arms) if start is None else start
     timing = plan.timing
     blocks = len(plan.loads) * len(plan.protocols) * len(plan.arms)
     one = timing.duration + timing.warmup + timing.slack + 1.5

@@ -91,7 +91,7 @@ class Starts:
         self.tell(what, (replicate + inside) / len(self.orders))
 
     def _up(self, running: Running, name: str) -> None:
-        """What every start adds to the document; then every arm is primed, so that no block pays for its server's first work."""
+        """What every start adds to the document."""
         results = self.document["results"]
         if not self.document["arms"]:
             roles = {self.plan.baseline.name: "baseline", **({self.plan.aa: "A/A"} if self.plan.aa else {})}
@@ -101,6 +101,7 @@ class Starts:
         }
 
     def _prime(self, running: Running, arms: Sequence[str]) -> None:
+        """Load every arm for a while, unrecorded, so that no block pays for its server's first work (Java compiles for seconds)."""
         seconds = self.plan.timing.prime
         if seconds <= 0:
             return

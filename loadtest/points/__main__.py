@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def _listen(parent: Parent) -> None:
 
 
 def _tell(told: dict[str, Any]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
-    sys.stdout.buffer.flush()
+    """A line for the parent; one that does not read must not hold up the load, and misses lines."""
+    with suppress(BlockingIOError):
+        os.write(1, orjson.dumps(told) + b"\n")  # shorter than PIPE_BUF: whole or not at all
 
 
 def main(arguments: list[str]) -> int:
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> int:
         self_test(Console(width=110))
         return 0
     job = Path(arguments[0])
+    if not os.isatty(1):  # a terminal is the shell's too
+        os.set_blocking(1, False)
     parent = Parent(_tell)
     threading.Thread(target=_listen, args=(parent,), daemon=True).start()
     try:

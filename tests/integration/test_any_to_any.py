@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
@@ -14,6 +14,7 @@ import pytest
 from exchange_doubles import ARMS, Got, World, message_of, predictions, world, y_of
 from grpc_doubles import Double
 
+from gateway.experiments.model import Opaque
 from gateway.protocol import torchserve
 from gateway.protocol.arm_names import Names
 from gateway.protocol.descriptors import message_class
@@ -288,6 +289,35 @@ async def test_a_handlers_own_bytes_pass_predictions_unread_and_streams_are_refu
             got = await ask(it, client, X, "ts-grpc")
             assert got.status in (400, 9), (client, got.text)
         assert it.forwarded() == {"ts-grpc": 1}
+
+
+class Pairs:
+    """A codec of two numbers in a text."""
+
+    def decode(self, body: bytes, content_type: str) -> dict[str, np.ndarray[Any, Any]]:
+        return {"x": np.array([[float(word) for word in body.split()]], "<f4")}
+
+    def encode(self, outputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[bytes, str]:
+        return b"sum %g" % outputs["y"][0, 0], "text/plain"
+
+
+async def test_a_handlers_own_bytes_reach_an_arm_of_tensors_by_the_codec_over_grpc_too() -> None:
+    async with world(only=("ts-grpc", "tf-grpc")) as it:
+        route = it.plane.routes["m"]
+        route.opaque, route.codec = Opaque(), Pairs()
+        got = await it.call(torchserve.PREDICTIONS, predictions(b"1.5 2"), {"x-abgate-arm": "tf-grpc"})
+        answer = message_class("org.pytorch.serve.grpc.inference.PredictionResponse").FromString(got.body)
+        assert (got.status, answer.prediction) == (0, b"sum 3.5")
+        record = it.rows.records[-1]
+        assert (record.protocol_in, record.protocol_out, record.rows) == ("torchserve-grpc", "tfs-grpc", 1)
+        for payload, said in (
+            (predictions(b"1 2 3"), "shape"),
+            (predictions(b"a"), "float"),
+            (predictions(b"1 2", "x"), "data"),
+        ):
+            got = await it.call(torchserve.PREDICTIONS, payload, {"x-abgate-arm": "tf-grpc"})
+            assert (got.status, said in got.text) == (3, True), got.text
+        assert it.forwarded() == {"tf-grpc": 1}
 
 
 STREAM = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/StreamPredictions"

@@ -31,6 +31,7 @@ ARMS = {
     "open_inference-http": ("mlserver", "http"),
     "open_inference-grpc": ("mlserver", "grpc"),
 }
+SECONDS_TO_START = 600.0  # of each part, on a machine that is busy with other things; 20 where it is not
 VENVS = contract.ROOT / ".abgate" / "venvs"
 # rows of one request; each test takes other rows of the evaluation inputs
 TOLERANCE = {"digits": 1e-4, "pair": 1e-5, "tokens": 0.0}
@@ -87,10 +88,10 @@ def compare(found: Arrays, wanted: Arrays, tolerance: float) -> None:
 def start(folder: Path) -> Iterator[Matrix]:
     """The whole stack, ready; everything is ended with it."""
     artifacts = {model: contract.ARTIFACTS / model for model in MODELS}
-    with mlserver.running(mlserver.python(VENVS), folder / "mlserver", artifacts) as oip:
+    with mlserver.running(mlserver.python(VENVS), folder / "mlserver", artifacts, SECONDS_TO_START) as oip:
         stack = _up(folder, oip)
         try:
-            stack.wait_ready()
+            stack.wait_ready(SECONDS_TO_START)
             yield Matrix(stack.http, stack.grpc, oip, stack)
         finally:
             stack.stop()
@@ -120,7 +121,8 @@ models:
     (folder / "abgate.yaml").write_text(document)
     with (folder / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "up", "--config", str(folder / "abgate.yaml")],
+            [sys.executable, "-m", "gateway", "up", "--config", str(folder / "abgate.yaml"),
+             "--wait", str(SECONDS_TO_START)],
             cwd=folder, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "200"},
         )  # fmt: skip
     return contract.Stack(folder, http, rpc, process)

@@ -24,14 +24,49 @@ assert not parts, parts
 sys.exit(code)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    for name in ("init", "check", "serve", "up", "demo", "models", "infer", "loadtest", "report", "experiment"):
+    for name in (
+        "init",
+        "check",
+        "serve",
+        "up",
+        "demo",
+        "models",
+        "infer",
+        "loadtest",
+        "report",
+        "compare",
+        "experiment",
+    ):
         assert f"  {name} " in ended.stdout
 
 
-@pytest.mark.parametrize("name", list(cli._COMMANDS))
+@pytest.mark.parametrize("name", [*cli._COMMANDS, *(f"loadtest {name}" for name in cli.EXPERIMENTS), "loadtest smoke"])
 def test_every_command_loads_and_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run([name, "--help"]) == 0
+    assert cli.run([*name.split(), "--help"]) == 0
     assert "Usage: abgate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("loadtest smoke -c gone.yaml", "gone.yaml: there is no such file"),
+        ("loadtest -c gone.yaml smoke", "gone.yaml: there is no such file"),  # options may come before the profile
+        ("loadtest compare", "name a model"),
+        ("loadtest compare digits --arm x=torchserve:savedmodel", "is served by tensorflow_serving, not 'torchserve'"),
+        ("loadtest compare digits --arm x=none", "'none' is not one of"),
+        ("loadtest compare digits --cores one", "is no list of cores"),
+        ("loadtest aa --resume gone", "there is no such run"),
+    ],
+)
+def test_load_tests_take_a_profile_or_an_experiment(
+    line: str, words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts = Path(__file__).resolve().parents[2] / "model_store" / "artifacts"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_store").mkdir()
+    (tmp_path / "model_store" / "artifacts").symlink_to(artifacts)
+    assert cli.run(line.split()) == 3
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -221,3 +221,8 @@ def test_locust_by_itself_takes_its_job_from_the_environment(tmp_path: Path) -> 
     assert (job.profile.name, job.target.http, job.target.grpc) == ("smoke", "gateway:8080", "127.0.0.1:8081")
     assert job.payloads == tmp_path / "digits" / "inputs.npz"
     assert from_environment({}) is None
+
+
+def test_locust_by_itself_takes_no_open_loop() -> None:
+    with pytest.raises(ConfigError, match="Locust has users, no arrivals"):
+        from_environment({"ABGATE_PROFILE_NAME": "open-spike"})

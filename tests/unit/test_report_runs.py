@@ -166,6 +166,16 @@ def test_the_page_is_whole_and_needs_no_network(tmp_path: Path, scenario: str, d
         assert line.split("'")[0] in text
 
 
+def test_the_figures_of_the_plots_are_csv(tmp_path: Path) -> None:
+    _, document = report(generated_run.write(tmp_path / "run"))
+    written = {
+        path.stem: path.read_text(encoding="utf-8").splitlines() for path in (tmp_path / "run" / "csv").glob("*")
+    }
+    assert set(written) == {"percentiles", "quantiles", "over-time", "batches"}
+    bins = document["plots"]["over_time"]
+    assert len(written["over-time"]) == 1 + len(bins["start_s"]) * len(bins["arms"])
+
+
 def test_names_from_the_run_are_escaped(tmp_path: Path) -> None:
     run = generated_run.write(tmp_path / "run")
     told = json.loads((run / "run.json").read_text(encoding="utf-8"))

@@ -65,10 +65,13 @@ def test_bisection_is_bounded_and_survives_contradiction():
 
 def test_grid_is_one_for_all_arms_and_reaches_beyond_every_bracket():
     grid = slo.grid([Bracket(100, 120), Bracket(400, 500)], points=8)
-    assert grid[0] == 60 and grid[-1] == 800
-    assert list(grid) == sorted(set(grid)) and len(grid) == 16
+    assert grid[0] == 60
+    assert grid[-1] == 800
+    assert list(grid) == sorted(set(grid))
+    assert len(grid) == 16
     for low, high in ((100, 120), (400, 500)):
-        assert sum(0.5 * low < rate <= low for rate in grid) >= 2 and sum(high < rate < 2 * high for rate in grid) >= 2
+        assert sum(0.5 * low < rate <= low for rate in grid) >= 2
+        assert sum(high < rate < 2 * high for rate in grid) >= 2
     together = slo.grid([Bracket(100, 120), Bracket(101, 121)], points=8)
     assert len(together) <= 9, "nearly equal brackets share their rates"
     assert slo.grid([Bracket(None, 1.0), Bracket(7.0, None)]) == ()
@@ -142,7 +145,8 @@ def test_stop_rule(throughputs, stop):
 def test_rates_of_both_arms_are_one_list():
     assert sweep.rates_from([100]) == (20, 40, 60, 80, 90, 100)
     both = sweep.rates_from([100, 105])
-    assert len(both) < 10 and sweep.rates_from([]) == sweep.rates_from([0.0]) == ()
+    assert len(both) < 10
+    assert sweep.rates_from([]) == sweep.rates_from([0.0]) == ()
 
 
 def test_three_by_three():
@@ -199,7 +203,8 @@ def test_search_begins_unbatched_then_the_grid_then_the_front():
     assert not any(setting.wait_ms == 0.0 for setting in done["ts"] if setting != UNBATCHED)
     assert "every neighbour" in stopped or "as many as were asked for" in stopped
     assert len({step.setting for step in taken}) <= 20
-    assert Setting(4, 1.0) in done["ts"] and Setting(8, 0.0) in done["tf"]
+    assert Setting(4, 1.0) in done["ts"]
+    assert Setting(8, 0.0) in done["tf"]
 
 
 def test_a_search_that_was_cut_short_goes_on_where_it_was():
@@ -216,7 +221,8 @@ def test_a_search_that_was_cut_short_goes_on_where_it_was():
 
 def test_search_keeps_to_its_budget():
     taken, stopped, _ = searched(Levels(most=12, zero=frozenset({"tf"})), truth)
-    assert len({step.setting for step in taken}) == 12 and stopped.startswith("12 settings")
+    assert len({step.setting for step in taken}) == 12
+    assert stopped.startswith("12 settings")
 
 
 def test_best_for_each_objective():

@@ -40,26 +40,32 @@ def test_slo_finds_both_capacities_their_ratio_and_cost(tmp_path):
         assert results["arms"][name]["cost_per_million"]["value"] == pytest.approx(0.04e6 / (3600 * core["value"]))
         assert results["arms"][name]["cores"]["basis"] == "used"
     ratio = results["ratio"]
-    assert ratio["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < ratio["high"] and ratio["verdict"] == "B better"
+    assert ratio["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < ratio["high"]
+    assert ratio["verdict"] == "B better"
     assert slo_verdict(results)["code"] == 0
     grids = {name: [p["rate"] for p in results["arms"][name]["curve"]] for name in ("ts", "tf")}
     assert grids["ts"] == grids["tf"] == results["grid"]
     written = json.loads((tmp_path / "lab.json").read_text())
-    assert written["results"] == results and len(written["blocks"]) == len(script.asked) and script.up_now == 0
+    assert written["results"] == results
+    assert len(written["blocks"]) == len(script.asked)
+    assert script.up_now == 0
 
 
 def test_no_verdict_beside_a_stand_in(tmp_path):
     results = slo_run(Script(lambda name, batch: {"ts": 800.0, "tf": 1600.0}[name], stand_in=True), tmp_path)
     verdict = slo_verdict(results)
-    assert results["ratio"]["verdict"] == "no verdict: stand-in" and verdict["code"] == 0
+    assert results["ratio"]["verdict"] == "no verdict: stand-in"
+    assert verdict["code"] == 0
     assert "measured on the stand-in" in verdict["text"]
 
 
 def test_a_busy_gateway_makes_no_capacity(tmp_path):
     results = slo_run(Script(lambda name, batch: 800.0, gateway_cores=0.8), tmp_path)
     verdict = slo_verdict(results)
-    assert verdict["code"] == 2 and verdict["text"].startswith("INVALID")
-    assert "--direct" in verdict["reasons"][0] and results["ratio"]["verdict"] == "INVALID"
+    assert verdict["code"] == 2
+    assert verdict["text"].startswith("INVALID")
+    assert "--direct" in verdict["reasons"][0]
+    assert results["ratio"]["verdict"] == "INVALID"
 
 
 def test_six_starts_are_compared_in_pairs(tmp_path):
@@ -71,7 +77,8 @@ def test_six_starts_are_compared_in_pairs(tmp_path):
 
     script = Script(capacity)
     results = slo_run(script, tmp_path, starts=6)
-    assert results["primary"] == "starts" and len(results["arms"]["ts"]["per_start"]) == 6 == len(script.starts)
+    assert results["primary"] == "starts"
+    assert len(results["arms"]["ts"]["per_start"]) == 6 == len(script.starts)
     assert "paired t" in results["ratio"]["method"]
     assert results["ratio"]["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < results["ratio"]["high"]
 
@@ -79,7 +86,9 @@ def test_six_starts_are_compared_in_pairs(tmp_path):
 def test_an_slo_that_nothing_meets(tmp_path):
     results = slo_run(Script(lambda name, batch: {"ts": 30.0, "tf": 30.0}[name]), tmp_path)
     verdict = slo_verdict(results)
-    assert verdict["code"] == 1 and "missed at every rate" in verdict["text"] and results["grid"] == []
+    assert verdict["code"] == 1
+    assert "missed at every rate" in verdict["text"]
+    assert results["grid"] == []
 
 
 def test_sweep_stops_where_nothing_is_gained(tmp_path):
@@ -93,7 +102,8 @@ def test_sweep_stops_where_nothing_is_gained(tmp_path):
     assert all(curve["peak"]["at"] >= 64 for curve in closed)
     rates = [[point["rate"] for point in curve["points"]] for curve in offered]
     shorter, longer = sorted(rates, key=len)
-    assert longer[: len(shorter)] == shorter and sweep_verdict(results)["code"] == 0
+    assert longer[: len(shorter)] == shorter
+    assert sweep_verdict(results)["code"] == 0
 
 
 def batched(name, batch):
@@ -120,7 +130,8 @@ def test_batching_starts_servers_for_every_setting_and_finds_the_front(tmp_path)
         assert results["best"][name]["throughput"]["max_batch"] == 64
         assert results["best"][name]["latency"]["wait_ms"] <= 1.0
         assert results["fragments"][name]["throughput"]["server"] == "64\n"
-    assert batching_verdict(results)["code"] == 0 and script.up_now == 0
+    assert batching_verdict(results)["code"] == 0
+    assert script.up_now == 0
 
 
 @pytest.mark.parametrize("cut", [3, 6])

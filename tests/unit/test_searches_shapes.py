@@ -50,11 +50,13 @@ def test_sizes_of_the_histogram_exclude_their_upper_bound():
 def test_waits():
     told_ns = np.concatenate([np.arange(1, 1001) * 1_000_000, [-1]])
     exact = shape.queue_answers(told_ns)
-    assert exact["p50"] == {"low": 500.0, "high": 500.0} and exact["p99"] == {"low": 990.0, "high": 990.0}
+    assert exact["p50"] == {"low": 500.0, "high": 500.0}
+    assert exact["p99"] == {"low": 990.0, "high": 990.0}
     assert "missing" in shape.queue_answers(told_ns[:100])["p99"]
     after = scrape("queuing_latency", {"100": 0, "120": 400, "144": 900, "+Inf": 1000}, 130_000)
     found = shape.queue_rows((parse(""), after))
-    assert found["p50"] == {"low": 0.12, "high": 0.144} and found["p99"] == {"low": 0.144, "high": None}
+    assert found["p50"] == {"low": 0.12, "high": 0.144}
+    assert found["p99"] == {"low": 0.144, "high": None}
     assert found["mean_ms"] == pytest.approx(0.13)
 
 

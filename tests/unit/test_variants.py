@@ -49,6 +49,8 @@ def test_an_arm_gets_the_folder_or_the_reason(tmp_path: Path) -> None:
     variants.write_entry(base, "exporter", entry(skipped="Keras cannot"))
     assert arm_files(tmp_path, "digits", "onnx").skipped is None
     assert arm_files(tmp_path, "digits", "exporter").skipped == "Keras cannot"
+    variants.write_entry(base, "pt2", entry(made_from="of another training"))
+    assert "made from other weights" in str(arm_files(tmp_path, "digits", "pt2").skipped)
     with pytest.raises(ConfigError, match="'tensorrt' is not one of torchscript, eager"):
         arm_files(tmp_path, "digits", "tensorrt")
     variants.manifest_path(base).write_text(json.dumps({"format": 0}))

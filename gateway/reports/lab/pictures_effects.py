@@ -163,7 +163,9 @@ def pairs(comparisons: Sequence[Doc], index: Mapping[str, int]) -> Picture:
 
 
 def _pairs(one: Doc) -> list[tuple[float, float, str]]:
-    found: list[Any] = one.get("pairs") if isinstance(one.get("pairs"), list) else []
+    found: Any = one.get("pairs")
+    if not isinstance(found, list):
+        return []
     result = []
     for pair in found:
         if (

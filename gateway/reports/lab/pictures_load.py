@@ -147,7 +147,7 @@ def _histogram(
         {b["size"] for v in mine.values() for b in v["buckets"]}, key=lambda s: int(s.rstrip("+").split("-")[0])
     )
     share = {(arm, b["size"]): b["share"] for arm, v in mine.items() for b in v["buckets"]}
-    high = max(share.values()) * 1.05
+    high = float(max(share.values())) * 1.05
 
     def y(value: float) -> float:
         return bottom - (bottom - top) * value / high
