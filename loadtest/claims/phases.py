@@ -117,9 +117,9 @@ def failures(label: str, cut: Sequence[Mapping[str, Mapping[str, Any]]], blocks:
     if not shares.any():
         # requests of one start fail together, if they fail: the bound counts them as if they did not
         figures = {"value": 0.0, "low": 0.0, "high": 1.0 - 0.025 ** (1.0 / max(1, n)), "n": len(cut)}
-        why = f"none of {n} requests failed; the bound takes them for independent"
+        note = f"none of {n} requests failed; the bound takes them for independent"
         judged = Judged((1.0 - FAILURES) ** n, 1.0)
-        return Found(label, "share", NotComputable(why), judged, (), blocks, why, figures)
+        return Found(label, "share", NotComputable(note), judged, (), blocks, note, figures)
     spread = float(shares.std(ddof=1)) if len(shares) > 1 else 0.0
     if not spread:
         why = NotComputable("the starts' shares of failed requests do not vary")

@@ -95,7 +95,8 @@ class Plan:
     @property
     def seconds(self) -> float:
         """How long it should take."""
-        return sum(one.seconds for one in (*self.groups, *self.swaps)) + STARTS * _WORKER_S * len(self.workers)
+        measuring = sum(group.seconds for group in self.groups) + sum(swap.seconds for swap in self.swaps)
+        return measuring + STARTS * _WORKER_S * len(self.workers)
 
 
 @dataclass(frozen=True, slots=True)
