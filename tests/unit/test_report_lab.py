@@ -110,6 +110,23 @@ def test_a_document_that_says_next_to_nothing_has_a_report(tmp_path: Path) -> No
         build_report(tmp_path)
 
 
+def test_arms_whose_servers_never_came_up_are_shown_as_planned(tmp_path: Path) -> None:
+    arm = {
+        "kind": "torchserve",
+        "variant": "torchscript",
+        "threads": 1,
+        "workers": 1,
+        "cores": None,
+        "path": "x",
+        "role": "arm",
+    }
+    document = {"format": 1, "kind": "slo", "complete": False, "arms": {"a": arm}, "blocks": [], "results": {}}
+    (tmp_path / "lab.json").write_text(json.dumps(document), encoding="utf-8")
+    told, page = report(tmp_path)
+    assert told["arms"]["a"]["implementation"] is None
+    assert "torchscript" in page
+
+
 def test_names_from_the_run_are_escaped(tmp_path: Path) -> None:
     run = generated_lab.write(tmp_path / "run", rows=2000, starts=1)
     text = (run / "lab.json").read_text(encoding="utf-8").replace("tfserving", "<b>x")
