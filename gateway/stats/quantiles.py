@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from gateway.stats.special import beta_cdf, binomial_quantile
 FLOOR_CONFIDENCE = 0.99
 
 
+@lru_cache(maxsize=256)
 def sample_floor(q: float, confidence: float = FLOOR_CONFIDENCE, slower: int = 1) -> int:
     """Least number of samples from which the q-quantile may be told.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
 import re
 from importlib import resources
@@ -32,13 +33,17 @@ def report(run: Path) -> tuple[dict[str, Any], str]:
     return document, paths.html.read_text(encoding="utf-8")
 
 
+def table(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+
+
 def states(document: dict[str, Any]) -> dict[str, str]:
     return {check["name"]: check["state"] for check in document["summary"]["checks"]}
 
 
 @pytest.mark.parametrize("kind", ["comparison", "sweep", "slo", "batching", "claims"])
 def test_every_kind_has_a_page_that_opens_offline_and_its_figures_as_csv(tmp_path: Path, kind: str) -> None:
-    run = generated_lab.write(tmp_path / "run", kind, rows=4000, starts=2)
+    run = generated_lab.write(tmp_path / "run", kind, rows=4000, starts=1)
     jsonschema.Draft202012Validator(LAB).validate(json.loads((run / "lab.json").read_text(encoding="utf-8")))
     document, page = report(run)
     assert not re.search(r"<(script|link|img|iframe)|https?://|@import", page)
@@ -49,10 +54,10 @@ def test_every_kind_has_a_page_that_opens_offline_and_its_figures_as_csv(tmp_pat
     assert len(names) == len(set(names))
     for figure in document["figures"]:
         if figure["csv"] is not None:
-            rows = list(csv.reader((run / figure["csv"]).open(encoding="utf-8")))
+            rows = table(run / figure["csv"])
             assert len(rows) > 1
             assert {len(row) for row in rows} == {len(rows[0])}
-    assert len(list(csv.reader((run / "csv" / "blocks.csv").open()))) == 1 + len(document["blocks"])
+    assert len(table(run / "csv" / "blocks.csv")) == 1 + len(document["blocks"])
 
 
 def test_a_comparison_stands_as_the_lab_judged_it(tmp_path: Path) -> None:
@@ -108,6 +113,23 @@ def test_a_document_that_says_next_to_nothing_has_a_report(tmp_path: Path) -> No
     (tmp_path / "lab.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(ConfigError, match="no JSON object"):
         build_report(tmp_path)
+
+
+def test_arms_whose_servers_never_came_up_are_shown_as_planned(tmp_path: Path) -> None:
+    arm = {
+        "kind": "torchserve",
+        "variant": "torchscript",
+        "threads": 1,
+        "workers": 1,
+        "cores": None,
+        "path": "x",
+        "role": "arm",
+    }
+    document = {"format": 1, "kind": "slo", "complete": False, "arms": {"a": arm}, "blocks": [], "results": {}}
+    (tmp_path / "lab.json").write_text(json.dumps(document), encoding="utf-8")
+    told, page = report(tmp_path)
+    assert told["arms"]["a"]["implementation"] is None
+    assert "torchscript" in page
 
 
 def test_names_from_the_run_are_escaped(tmp_path: Path) -> None:

@@ -17,6 +17,22 @@ from gateway.reports.words import listing, percent
 
 FORMAT = 1
 QUANTILES = ("p50", "p90", "p95", "p99", "p999")
+ARM = (
+    "role",
+    "kind",
+    "variant",
+    "implementation",
+    "stand_in",
+    "cores",
+    "threads",
+    "workers",
+    "max_batch",
+    "wait_ms",
+    "wire",
+    "path",
+    "digest",
+)
+"""What is told of an arm; a run that was cut short before its servers were up does not know all of it."""
 LATE_LIMIT, CORE_LIMIT, MIN_STARTS = 0.01, 0.7, 6
 OK, WARNING, INCONCLUSIVE, FAILED = "ok", "warning", "inconclusive", "failed"
 KEPT = (
@@ -25,7 +41,6 @@ KEPT = (
     "machine",
     "versions",
     "model",
-    "arms",
     "blocks",
     "comparisons",
     "results",
@@ -64,6 +79,11 @@ def build(run: LabRun) -> Json:
         },
         "kinds": words.kinds(document, found),
         **{key: document.get(key, [] if key in ("blocks", "comparisons", "not_tested") else {}) for key in KEPT},
+        "arms": {
+            name: dict.fromkeys(ARM) | dict(arm)
+            for name, arm in part(document, "arms").items()
+            if isinstance(arm, dict)
+        },
         "conditions": [condition(one) for one in found],
         "caveats": words.caveats(document),
         "missing": [*words.missing_parts(document), *run.missing],

@@ -66,7 +66,7 @@ def missing_parts(document: Doc) -> list[str]:
         "arms": "the arms",
         "blocks": "the blocks",
     }
-    return [f"lab.json {key}: {what} is not told" for key, what in wanted.items() if not document.get(key)]
+    return [f"lab.json {key}: {what}, not told" for key, what in wanted.items() if not document.get(key)]
 
 
 def estimate(found: Any, write: Any = milliseconds) -> tuple[str, str]:
