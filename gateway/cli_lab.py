@@ -208,8 +208,10 @@ def interruptible() -> Iterator[None]:
 
 
 def show(document: dict[str, Any], run_dir: Path) -> int:
-    """Print the verdict, every comparison in a table, and where the run lies; returns the verdict's exit code."""
+    """Print the verdict and every comparison in a table, write the report; returns the verdict's exit code."""
     from rich.console import Console
+
+    from gateway.reports import build_report
 
     console = Console(width=None if Console().is_terminal else 160)
     if document["comparisons"]:
@@ -219,6 +221,8 @@ def show(document: dict[str, Any], run_dir: Path) -> int:
     for reason in verdict["reasons"]:
         console.print(f"  {reason}", markup=False)
     console.print(f"run: {run_dir}", soft_wrap=True, markup=False)
+    if document["blocks"]:
+        console.print(f"report: {build_report(run_dir).html.absolute()}", soft_wrap=True, markup=False)
     return int(verdict["code"])
 
 

@@ -18,7 +18,7 @@ from gateway.errors import ConfigError
 from loadtest.lab.recording import BlockPlan
 from loadtest.lab.spec import ArmSpec
 from loadtest.points.spec import Load, Protocol
-from loadtest.profiles import PositiveSeconds, Seconds
+from loadtest.shapes import PositiveSeconds, Seconds
 
 SHIPPED = Path(__file__).parents[1] / "experiments"
 AA = "A/A"

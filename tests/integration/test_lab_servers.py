@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,12 @@ class Tapped:
 
     def _killed(self, running: Running, folder: Path) -> Block:
         victim = psutil.Process(running.arms["tfserving"].pid)
-        return measure(running, "tfserving", self.seen["plan"], folder / "killed", lambda _: victim.kill())
+
+        def kill(_: object) -> None:
+            with suppress(psutil.NoSuchProcess):  # told of progress again after the first time
+                victim.kill()
+
+        return measure(running, "tfserving", self.seen["plan"], folder / "killed", kill)
 
 
 @pytest.mark.servers
@@ -62,7 +67,7 @@ def test_a_comparison_of_real_servers_is_whole_honest_and_leaves_nothing_running
     assert sorted(block["arm"] for block in blocks) == ["tfserving", "torchserve", "torchserve-aa"]
     assert [block["order"] for block in blocks] == [0, 1, 2]
     for block in blocks:
-        assert (block["valid"], block["errors"], block["wrong"]) == (True, 0, 0), block
+        assert (block["valid"], block["errors"]) == (True, 0), block  # a label may be missed by any model
         assert block["n"] > 0
         assert block["start_seconds"] > 0
         assert {f"arm {arm.name}" for arm in made.arms} <= block["cpu"].keys()  # the idle ones, too
