@@ -108,7 +108,9 @@ def from_handler(samples: Both, max_batch: int) -> Json:
     if isinstance(histogram, NotComputable):
         return {"missing": histogram.reason}
     mean = histogram.total / histogram.count
-    hidden = {"missing": "only answers past the gateway (--direct) tell how many batches were full, and none told it here"}
+    hidden = {
+        "missing": "only answers past the gateway (--direct) tell how many batches were full, and none told it here"
+    }
     return {
         "source": SCRAPED, "unit": "requests", "mean": mean, "fill": mean / max_batch, "buckets": batch_buckets(histogram),
         "full": hidden, "timeout": hidden, "closed_source": SCRAPED,
