@@ -205,6 +205,5 @@ def fragments(arm: ArmSpec, setting: Setting) -> Json:
     if setting.max_batch == 1:
         text = "# no batching: start without --enable_batching\n"
     else:
-        limits = {item.name: item.default for item in BackendSpec.__dataclass_fields__.values()}
-        text = batching_parameters(batching, resources.workers, limits["job_queue"], limits["max_rows"])
+        text = batching_parameters(batching, resources.workers, BackendSpec.job_queue, BackendSpec.max_rows)
     return {"file": "batching.config", "server": text, "abgate": ours}

@@ -108,7 +108,9 @@ def from_handler(samples: Both, max_batch: int) -> Json:
     if isinstance(histogram, NotComputable):
         return {"missing": histogram.reason}
     mean = histogram.total / histogram.count
-    hidden = {"missing": "only answers tell how many batches were full: measure with --direct"}
+    hidden = {
+        "missing": "only answers past the gateway (--direct) tell how many batches were full, and none told it here"
+    }
     return {
         "source": SCRAPED, "unit": "requests", "mean": mean, "fill": mean / max_batch, "buckets": batch_buckets(histogram),
         "full": hidden, "timeout": hidden, "closed_source": SCRAPED,
@@ -122,7 +124,7 @@ def queue_handler(samples: Both) -> Json:
     total, count = (counter_delta(*samples, f"abgate_queue_ns_{part}") for part in ("sum", "count"))
     if not isinstance(total, float) or not isinstance(count, float) or count <= 0:
         return {"missing": NOT_TOLD}
-    hidden = {"missing": "only answers tell each wait: measure with --direct"}
+    hidden = {"missing": "only answers past the gateway (--direct) tell each wait, and none told it here"}
     return {"source": SCRAPED, "mean_ms": total / count / 1e6, "p50": hidden, "p99": hidden}
 
 

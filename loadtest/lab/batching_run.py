@@ -62,8 +62,8 @@ class BatchingRun:
             self._tell(f"batch {step.setting.max_batch}, wait {step.setting.wait_ms:g} ms: fresh servers")
             with self.bench.stand.up(arms, self.bench.start_folder(name)) as running:
                 learn_arms(self.bench.book, running)
+                self.done += START_SECONDS
                 self._cell(running, step, name, arms)
-            self.done += START_SECONDS
         return self._write(step)
 
     def _following(self) -> Next | str:

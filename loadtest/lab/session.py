@@ -134,7 +134,8 @@ class Book:
         """Write the file; a reader never sees half of it."""
         self.document["seconds"] = round(self.before + time.monotonic() - self.began, 1)
         beside = self.folder / f".{FILE}.new"
-        beside.write_text(json.dumps(self.document, indent=1, allow_nan=False), "utf-8")
+        # without indent: json then encodes in C, ten times as fast, and this is done after every block
+        beside.write_text(json.dumps(self.document, allow_nan=False), "utf-8")
         os.replace(beside, self.folder / FILE)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.stats.quantiles import sample_floor
 from loadtest.lab.session import Bench, Book, Taken, arms_before
 from loadtest.lab.spec import ArmSpec, RunningArm
 from loadtest.points.spec import Requests
@@ -34,8 +33,14 @@ def requests(due_s, latency_ms, error=None):
 
 def quantiles(latency):
     told = {"n": len(latency), "mean": float(np.mean(latency)), "sd": 0.0, "max": float(np.max(latency))}
-    for name, q in (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
-        enough = len(latency) >= sample_floor(q)
+    for name, q, floor in (
+        ("p50", 0.5, 11),
+        ("p90", 0.9, 64),
+        ("p95", 0.95, 130),
+        ("p99", 0.99, 662),
+        ("p999", 0.999, 6636),
+    ):
+        enough = len(latency) >= floor
         told[name] = (
             {"value": float(np.quantile(latency, q)), "low": None, "high": None} if enough else {"missing": "few"}
         )
