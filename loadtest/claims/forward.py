@@ -35,7 +35,8 @@ def main(folder: Path, inputs: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     file = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text("utf-8"))["model"]["serializedFile"]
     names = [spec["name"] for spec in json.loads((folder / "signature.json").read_text("utf-8"))["inputs"]]
-    model = torch.jit.load(str(folder / file)).eval()
+    load: Any = torch.jit.load  # torch gives it no types
+    model = load(str(folder / file)).eval()
     with np.load(inputs) as found:
         rows = [[torch.from_numpy(np.ascontiguousarray(found[n][i : i + 1])) for n in names] for i in range(64)]
     with torch.inference_mode():
@@ -45,7 +46,8 @@ def main(folder: Path, inputs: Path) -> dict[str, float]:
 
 
 def _times(model: Any, rows: list[Any], seconds: float) -> list[float]:
-    end, found = time.monotonic() + seconds, []
+    found: list[float] = []
+    end = time.monotonic() + seconds
     while time.monotonic() < end or len(found) < 5:
         row = rows[len(found) % len(rows)]
         begun = time.perf_counter_ns()
