@@ -34,7 +34,7 @@ def _text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def _percentiles(report: Json) -> tuple[Sequence[str], list[Sequence[Any]]]:
     curves = report["plots"]["percentile_curve"]
-    rows = [
+    rows: list[Sequence[Any]] = [
         (arm, share, value)
         for arm, points in curves.items()
         for share, value in zip(points["share"], points["latency_ms"], strict=True)
@@ -59,7 +59,7 @@ def _over_time(report: Json) -> tuple[Sequence[str], list[Sequence[Any]]]:
     keys = ("requests", "requests_per_s", "errors", "p50_ms", "p95_ms", "p99_ms")
     if not data:
         return (), []
-    rows = [
+    rows: list[Sequence[Any]] = [
         (start, arm, *(lines[key][i] for key in keys))
         for arm, lines in data["arms"].items()
         for i, start in enumerate(data["start_s"])
@@ -68,7 +68,7 @@ def _over_time(report: Json) -> tuple[Sequence[str], list[Sequence[Any]]]:
 
 
 def _batches(report: Json) -> tuple[Sequence[str], list[Sequence[Any]]]:
-    rows = [
+    rows: list[Sequence[Any]] = [
         (arm["name"], entry["what"], entry["source"], bucket["size"], bucket["batches"], bucket["share"])
         for arm in report["arms"]
         if isinstance(arm["batching"]["distributions"], list)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gateway.reports.facts import DEFAULT_RIGHT
 from gateway.reports.jsonable import Json
 from gateway.reports.lab import words
 from gateway.reports.lab.read import LabRun
-from gateway.reports.lab.shape import Condition, Doc, conditions, items, mean_of, number, of_blocks, part
+from gateway.reports.lab.shape import Condition, Doc, conditions, items, mean_of, number, of_blocks, part, reason_of
 from gateway.reports.words import listing, percent
 
 FORMAT = 1
@@ -235,8 +236,7 @@ def _checks(document: Doc, complete: bool) -> list[Json]:
         )
     )
     judged, wrong = (sum(int(number(block.get(key)) or 0) for block in blocks) for key in ("judged", "wrong"))
-    text = f"{wrong} of {judged} judged answers were wrong" if judged else "no answer was judged"
-    found.append(_check("answers", FAILED if wrong else OK if judged else WARNING, text))
+    found.append(_check_answers(judged, wrong, str(part(document, "plan").get("check", "not told"))))
     found += [_saturation(blocks, role) for role in ("generator", "gateway")]
     invalid = [str(block.get("id")) for block in blocks if not block.get("valid", True)]
     text = f"{len(invalid)} of {len(blocks)} blocks are not valid" + (
@@ -249,6 +249,18 @@ def _checks(document: Doc, complete: bool) -> list[Json]:
     )
     found.append(_check("drift", WARNING if drifts else OK, text))
     return [*found, *_check_comparisons(document), *_check_servers(document)]
+
+
+def _check_answers(judged: int, wrong: int, check: str) -> Json:
+    """Against a reference every answer must be right; against labels the model's own mistakes count as wrong."""
+    if not judged:
+        return _check("answers", WARNING, "no answer was judged")
+    share = wrong / judged
+    limit = 1.0 - DEFAULT_RIGHT.get(check, 1.0)
+    state = FAILED if share > limit + 1e-9 else OK
+    return _check(
+        "answers", state, f"{wrong} of {judged} judged answers were wrong (check: {check}; limit {percent(limit)})"
+    )
 
 
 def _saturation(blocks: Sequence[Doc], role: str) -> Json:
@@ -277,7 +289,9 @@ def _check_comparisons(document: Doc) -> list[Json]:
     pairs = [int(number(c.get("n")) or 0) for c in compared if "n" in c]
     few = f"{min(pairs, default=0)} pairs of starts at least (needed: {MIN_STARTS})"
     return [
-        _check("A/A", state, text if aa else "no A/A comparison was made"),
+        _check(
+            "A/A", state, text if aa else f"no A/A comparison: {reason_of(part(compared[0], 'aa'), 'none was planned')}"
+        ),
         _check("starts", OK if pairs and min(pairs) >= MIN_STARTS else INCONCLUSIVE, few),
     ]
 

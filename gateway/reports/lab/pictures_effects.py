@@ -22,7 +22,7 @@ from gateway.reports.charts import (
 from gateway.reports.lab.shape import Doc, number, part, reason_of
 from gateway.reports.lab.words import interval, ratio, unit_of
 from gateway.reports.svg import Drawing, Frame
-from gateway.reports.words import significant
+from gateway.reports.words import significant, size
 
 EFFECT_ROWS = 40
 PAIR_PANELS = 6
@@ -189,18 +189,18 @@ def _panel(drawing: Drawing, one: Doc, place: tuple[int, int, int], index: Mappi
     column, row, across = place
     width, height = drawing.frame.width / across, 220.0 if drawing.frame.narrow else 250.0
     x0, y0 = column * width, row * height
-    left = 40.0
+    left = 56.0
     found = _pairs(one)
     span = Range()
     for a, b, _ in found:
         span.add(a, b)
-    axis = Axis("", zero=False)
+    unit = unit_of(str(one.get("metric")))
+    axis = Axis("", write=size if unit == "bytes" else "{:.4g}".format)
     bounds = span.bounds(axis)
     inner = Drawing(Frame(int(width), int(height), left=int(left), right=14, top=44, bottom=30))
     y = scale_of(inner, axis, bounds, vertical=True)
     ends = left + (width - left) * 0.22, left + (width - left) * 0.72
     letters = int(width / 6.6)
-    unit = unit_of(str(one.get("metric")))
     inner.text((4, 12), f"{one.get('metric')}{', ' + unit if unit else ''}"[:letters], "rowname", "start")
     inner.text((4, 27), f"{one.get('protocol')} · {one.get('load')}"[:letters], "label", "start")
     for value, label in ticks_of(axis, bounds, 5):

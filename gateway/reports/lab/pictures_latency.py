@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gateway.reports.charts import SERIES, Axis, Picture, Range, Value, both, scale_of, ticks_of
-from gateway.reports.lab.read import BlockRows, curve
-from gateway.reports.lab.shape import Condition
+from gateway.reports.lab.read import BlockRows, OverTime, curve
+from gateway.reports.lab.shape import Condition, Doc
 from gateway.reports.svg import Drawing
 from gateway.reports.words import listing, milliseconds
 
@@ -84,16 +84,7 @@ def _percentiles(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[s
         + ". ".join(f"{arm}: {listing(_told(points))}" for arm, points in pooled.items())
         + "."
     )
-    shown: list[tuple[Value, ...]] = [
-        (arm, "intended", "all", s, v) for arm, points in pooled.items() for s, v in points
-    ]
-    shown += [(arm, "service", "all", s, v) for arm, points in service.items() for s, v in points]
-    shown += [
-        (arm, "intended", start, s, v)
-        for arm, found in starts.items()
-        for start, points in found
-        for s, v in points[::4]
-    ]
+    shown = _curve_rows(pooled, service, starts)
     wide, narrow = both(name, title, description, (350, 300), draw)
     note = "The axis stretches the tail: each mark to the right is ten times rarer. Curves end where the samples do."
     legend = tuple((arm, index.get(arm, 0)) for arm in pooled)
@@ -108,6 +99,25 @@ def _percentiles(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[s
         tuple(shown),
         note,
     )
+
+
+Line = tuple[tuple[float, float], ...]
+
+
+def _curve_rows(
+    pooled: Mapping[str, Line], service: Mapping[str, Line], starts: Mapping[str, list[tuple[int, Line]]]
+) -> list[tuple[Value, ...]]:
+    shown: list[tuple[Value, ...]] = [
+        (arm, "intended", "all", s, v) for arm, points in pooled.items() for s, v in points
+    ]
+    shown += [(arm, "service", "all", s, v) for arm, points in service.items() for s, v in points]
+    shown += [
+        (arm, "intended", start, s, v)
+        for arm, found in starts.items()
+        for start, points in found
+        for s, v in points[::4]
+    ]
+    return shown
 
 
 def _told(points: Sequence[tuple[float, float]]) -> list[str]:
@@ -168,6 +178,15 @@ def _over_run(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[str,
         f"a step of {mine[0][1].width:.2g} s has 130 answers. {failed} requests failed. "
         + (f"p95 of a step at most {milliseconds(max(told))}." if told else "No step has enough answers for a p95.")
     )
+    shown = _time_rows(mine)
+    header = ("block", "arm", "start", "from s", "requests", "failed", "p50 ms", "p95 ms", "p99 ms")
+    wide, narrow = both(name, title, description, (300, 280), draw)
+    return Picture(
+        name, title, description, wide, narrow, tuple((a, index.get(a, 0)) for a in arms), header, tuple(shown)
+    )
+
+
+def _time_rows(mine: Sequence[tuple[Doc, OverTime]]) -> list[tuple[Value, ...]]:
     shown: list[tuple[Value, ...]] = [
         (
             str(b.get("id")),
@@ -183,8 +202,4 @@ def _over_run(one: Condition, rows: Mapping[str, BlockRows], index: Mapping[str,
         for b, time in mine
         for k in range(len(time.start_s))
     ]
-    header = ("block", "arm", "start", "from s", "requests", "failed", "p50 ms", "p95 ms", "p99 ms")
-    wide, narrow = both(name, title, description, (300, 280), draw)
-    return Picture(
-        name, title, description, wide, narrow, tuple((a, index.get(a, 0)) for a in arms), header, tuple(shown)
-    )
+    return shown

@@ -51,7 +51,7 @@ def load_name(block: Doc) -> str:
     if load.get("concurrency"):
         return f"closed loop, {load['concurrency']} at a time"
     rate, arrivals = number(load.get("rate")), load.get("arrivals")
-    return f"open loop, {rate:g} /s{f', {arrivals}' if arrivals else ''}" if rate else str(block.get("mode", "?"))
+    return f"open loop, {rate:.4g} /s{f', {arrivals}' if arrivals else ''}" if rate else str(block.get("mode", "?"))
 
 
 def ordered_load(block: Doc) -> tuple[str, float]:
@@ -93,7 +93,7 @@ class Condition:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """In the order of their first block."""
+        """In the order the document names them."""
         return tuple(dict.fromkeys(str(block.get("arm")) for block in self.blocks))
 
     def of(self, arm: str) -> list[Doc]:
@@ -119,6 +119,10 @@ def conditions(document: Doc) -> list[Condition]:
             load_name(block),
         )
         grouped.setdefault(key, []).append(block)
+    arms = list(part(document, "arms"))
+    known = {arm: place for place, arm in enumerate(arms)}
+    for blocks in grouped.values():
+        blocks.sort(key=lambda block: known.get(str(block.get("arm")), len(arms)))
     return [
         Condition(group, protocol, path, load, tuple(grouped[key]))
         for key in sorted(grouped)
