@@ -132,7 +132,7 @@ def test_mlserver_infer(matrix: Matrix, tmp_path: Path, arm: str) -> None:
     program = real_clients.python("mlserver").with_name("mlserver")
     subprocess.run(
         [program, "infer", "-u", matrix.http, "-m", "pair", "-i", given, "-o", answers, "-H", f"x-abgate-arm:{arm}"],
-        check=True, capture_output=True, timeout=60, cwd=tmp_path,
+        check=True, capture_output=True, timeout=real_clients.SECONDS, cwd=tmp_path,
     )  # fmt: skip
     outputs = json.loads(answers.read_text())["outputs"]
     found = {tensor["name"]: np.array(tensor["data"], np.float32).reshape(tensor["shape"]) for tensor in outputs}
@@ -147,7 +147,7 @@ def test_perf_analyzer_runs(matrix: Matrix, tmp_path: Path, protocol: str) -> No
     done = subprocess.run(
         [folder / "perf_analyzer", "-m", "pair", "-i", protocol, "-u", getattr(matrix, protocol), "--input-data", "zero",
          "--measurement-mode", "count_windows", "--measurement-request-count", "60", "-s", "99", "-r", "3"],
-        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=real_clients.SECONDS, check=False, cwd=tmp_path,
         env={**os.environ, "LD_LIBRARY_PATH": ":".join(paths)},
     )  # fmt: skip
     count = re.search(r"Request count: (\d+)", done.stdout)
