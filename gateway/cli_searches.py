@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -231,7 +231,7 @@ def _levels(given: Mapping[str, Any], arms: tuple[ArmSpec, ...]) -> Levels:
     return Levels(tuple(int(value) for value in found["batches"]), found["waits"], given["settings"], zero)
 
 
-def _path(given: Mapping[str, Any]) -> str:
+def _path(given: Mapping[str, Any]) -> Literal["gateway", "direct"]:
     return "direct" if given["direct"] else "gateway"
 
 
@@ -270,7 +270,7 @@ def _bench(
         raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {model}`"])
     taking = Taking(
         payloads, signature if signature.is_file() else None, given["protocol"], _path(given), check_of(payloads)
-    )  # type: ignore[arg-type]
+    )
     if book is None:
         run_dir = new_run(given["runs"], kind)
         options = {"model": model} | {key: _plain(value) for key, value in given.items()}
