@@ -11,6 +11,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check -e '.[fast,torchserve,tensorflow,loadtest,report,dev]'
 	@touch $@
 
+# what only variants of models need, which the demo does without
+$(VENV)/.variants: $(VENV)/.installed
+	$(BIN)/pip install --disable-pip-version-check -e '.[variants]'
+	@touch $@
+
 demo: $(VENV)/.installed
 	@$(BIN)/abgate demo
 
@@ -20,7 +25,7 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/architecture
 
-test: check
+test: check $(VENV)/.variants
 	$(BIN)/abgate models build digits mlp pair tokens
 	$(BIN)/pytest -q -n 2 --dist loadfile
 
