@@ -274,7 +274,8 @@ def _bench(
     if book is None:
         run_dir = new_run(given["runs"], kind)
         options = {"model": model} | {key: _plain(value) for key, value in given.items()}
-        start = document.begin(run_dir, kind, question, {"options": options, "seed": given["seed"]}, model, payloads)
+        plan = {"options": options, "seed": given["seed"], "check": taking.check}
+        start = document.begin(run_dir, kind, question, plan, model, payloads)
         book = Book.new(run_dir, start | {"arms": arms_before(arms)})
     click.echo(f"run: {book.folder}", err=True)
     with interruptible(), told(kind) as tell:
