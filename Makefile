@@ -38,10 +38,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python tools/codec_cost.py
 	$(BIN)/python tools/report_cost.py
 
-# every decoder for so many minutes each, as many at once as there are processors; findings go to .abgate/fuzz
+# every decoder for so many minutes of processor time each; findings go to .abgate/fuzz. FUZZ=--unless-done takes off what
+# ran before at the same source
 MINUTES ?= 10
+FUZZ ?=
 fuzz: $(VENV)/.installed
-	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(FUZZ)
 
 clean:
 	rm -rf $(VENV) .abgate build *.egg-info

@@ -23,6 +23,9 @@ from tests.fuzz.mutate import mutated
 from tests.fuzz.target import Target
 
 NAME = "results.jsonl"
+KEPT = Path(__file__).with_name("fuzzed.jsonl")
+"""Runs that are kept with the source: what need not be run again while the code they came through stands."""
+
 _INPUTS = 500  # mutated ones, beside the seeds: enough to come through what is fuzzed
 _GATEWAY = str(Path(str(gateway.__file__)).parent)
 
@@ -70,8 +73,9 @@ def add(place: Path, line: dict[str, Any]) -> None:
 
 
 def read(place: Path) -> list[dict[str, Any]]:
-    """Every run that was kept, oldest first."""
-    return [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
+    """Every run that was kept, with the source and in the place, oldest first; a run in both counts once."""
+    lines = [line for file in (KEPT, place) if file.exists() for line in file.read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in dict.fromkeys(lines)]
 
 
 def minutes_done(lines: Iterable[dict[str, Any]], name: str, source: str) -> float:
