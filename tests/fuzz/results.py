@@ -72,10 +72,11 @@ def add(place: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def read(place: Path) -> list[dict[str, Any]]:
-    """Every run that was kept, with the source and in the place, oldest first; a run in both counts once."""
-    lines = [line for file in (KEPT, place) if file.exists() for line in file.read_text("utf-8").splitlines()]
-    return [json.loads(line) for line in dict.fromkeys(lines)]
+def read(place: Path, kept: Path = KEPT) -> list[dict[str, Any]]:
+    """Every run kept with the source, then those of the place that are not among them, oldest first."""
+    before = kept.read_text("utf-8").splitlines() if kept.exists() else []
+    later = place.read_text("utf-8").splitlines() if place.exists() else []
+    return [json.loads(line) for line in (*before, *(line for line in later if line not in before))]
 
 
 def minutes_done(lines: Iterable[dict[str, Any]], name: str, source: str) -> float:

@@ -59,7 +59,7 @@ def test_what_was_fuzzed_counts_until_its_source_changes_or_there_is_a_finding(t
     place = tmp_path / results.NAME
     for more in ({"source": "a"}, {"source": "a"}, {"source": "b"}, {"source": "c"}, {"source": "c", "findings": 1}):
         results.add(place, {**line, "commit": "1234", **more})
-    lines = results.read(place)
+    lines = results.read(place, kept=tmp_path / "none")
     done = {source: results.minutes_done(lines, "json", source) for source in "abcd"}
     assert done == {"a": 8.0, "b": 4.0, "c": 0.0, "d": 0.0}
     assert results.minutes_done(lines, "http-path", "a") == 0.0
@@ -67,6 +67,15 @@ def test_what_was_fuzzed_counts_until_its_source_changes_or_there_is_a_finding(t
         "http-path                    not finished",
         "json                             8.0         18          2     2        1  1234",
     ]
+
+
+def test_a_run_kept_with_the_source_counts_once(tmp_path: Path) -> None:
+    line = {"name": "json", "minutes": 4.0, "source": "a", "findings": 0}
+    for place in ("kept", "later"):
+        results.add(tmp_path / place, line)
+    results.add(tmp_path / "later", {**line, "minutes": 1.5})
+    lines = results.read(tmp_path / "later", kept=tmp_path / "kept")
+    assert results.minutes_done(lines, "json", "a") == 5.5
 
 
 def test_the_source_of_a_target_is_what_it_runs_through() -> None:
