@@ -49,7 +49,8 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
     supervisor.start()
     try:
         supervisor.wait_ready(90)
-        with grpc.insecure_channel(grpc_) as channel:  # java's first gRPC connection can take longer than a call may wait
+        # java's first gRPC connection can take longer than the gateway waits for one
+        with grpc.insecure_channel(grpc_) as channel:
             grpc.channel_ready_future(channel).result(60)
         yield Guarded(spec, tmp_path / "run" / "torchserve" / "key_file.json")
     finally:
