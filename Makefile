@@ -27,7 +27,7 @@ check: $(VENV)/.installed
 
 test: check $(VENV)/.variants
 	$(BIN)/abgate models build digits mlp pair tokens
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 2 --dist loadfile --ignore tests/architecture  # that is `check`'s
 
 test-matrix: $(VENV)/.installed
 	$(BIN)/abgate models build digits pair tokens

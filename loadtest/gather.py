@@ -42,6 +42,8 @@ def finish(
     segments: Sequence[Segment]
     if job.profile.arrivals is None:
         segments, ledger_dropped = _gather_ledger(job, run_dir / "ledger", window, tallies)
+        for note in silent_workers(segments, prepared.options.workers):
+            observed.note(note)
     else:
         kept = open_loop.gather(job, run_dir / "ledger", window, tallies, service)
         segments, ledger_dropped, schedule, generator_us = kept.segments, 0, kept.schedule, kept.generator_us
@@ -92,6 +94,16 @@ def lasting_weights(arms: Mapping[str, Any], phases: Sequence[Mapping[str, Any]]
             lost = phase["killed"] not in (None, arm)
             weights[arm] = 0 if lost else min(weight, (phase["weights"] or weights).get(arm) or 0)
     return weights
+
+
+def silent_workers(segments: Sequence[Segment], workers: int) -> list[str]:
+    """A note for each of the generator's workers that sent nothing: its users were not there, or came too late."""
+    heard = {segment.path.name.split("-")[1] for segment in segments}
+    return [
+        f"worker {number} of {workers} sent no request: the load was fewer users than the profile's"
+        for number in range(1, workers + 1)
+        if str(number) not in heard
+    ]
 
 
 def _gather_ledger(job: Job, directory: Path, window: Window, tallies: Tallies) -> tuple[list[Segment], int]:

@@ -78,18 +78,22 @@ class _Attendant:
         )
 
 
-def _attend(job: Job, environment: Environment, runner: Runner) -> None:
-    """Give every user class and the shape the session, and put the attendant beside them."""
+def _session(job: Job) -> Session:
+    """This process's share of the job."""
     # by itself Locust may run in many containers: nobody numbers their workers, and they must not draw alike
     number = int.from_bytes(os.urandom(4), "big") if job.standalone else int(os.environ.get(WORKER, "0"))
-    session = Session(job, number)
+    return Session(job, number)
+
+
+def _attend(session: Session, environment: Environment, runner: Runner) -> None:
+    """Give every user class and the shape the session, and put the attendant beside them."""
     for user_class in environment.user_classes:
         if issubclass(user_class, LoadUser):
             user_class.session = session
     if isinstance(environment.shape_class, PlannedShape):
         environment.shape_class.session = session
     listen = environment.events
-    if job.standalone:
+    if session.job.standalone:
         listen.test_start.add_listener(lambda **_: session.open_window())  # type: ignore[no-untyped-call]
         return
     attendant = _Attendant(runner, session)
@@ -120,9 +124,12 @@ class PlannedShape(LoadTestShape):
 _job = from_environment(os.environ)
 if _job is not None:
     init_gevent()
+    # before Locust makes its runner: a worker says it is ready when it connects, and while it still prepared payloads it would
+    # miss heartbeats and be given no users, or begin with them when the window is over
+    _prepared = _session(_job)
     _shares = _job.profile.protocols
     events.init.add_listener(  # type: ignore[no-untyped-call]
-        lambda environment, runner, **_: _attend(_job, environment, runner)
+        lambda environment, runner, **_: _attend(_prepared, environment, runner)
     )
     if "tfs-rest" in _shares:
 

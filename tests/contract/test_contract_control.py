@@ -55,7 +55,9 @@ def test_a_dead_backend_is_its_arms_error_and_nobody_elses(stack: Stack, arm: st
             assert stack.predict(protocol, "digits", data, x_abgate_arm=other).status == 200
             answer = stack.predict(protocol, "digits", data, x_abgate_arm=arm)
             assert answer.headers["x-abgate-arm"] == arm
-            assert answer.status in (200, 500, 502, 503), answer
+            assert answer.status in (200, 500, 502, 503, 504), (
+                answer
+            )  # 504: TorchServe takes requests before it has workers
             failed += answer.status != 200
         told = stack.backends()["backends"][arm]
         if told["state"] == "ready" and told["pid"] not in (pid, None) and failed:

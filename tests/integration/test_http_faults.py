@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import pytest
-from http_harness import BODY, PREDICT, gateway, request, until
+from http_harness import BODY, DEADLINE_S, PREDICT, Client, Gate, gateway, request, until
 
 from gateway.servers.http import HttpSettings
 from gateway.upstream.fake import Behaviour, FakeServer, held, raw, reply, reset, response
@@ -226,11 +226,25 @@ async def test_connections_are_shared_and_bounded() -> None:
 # Time
 
 
+async def connected(gate: Gate, arm: FakeServer) -> Client:
+    """A client of a gateway that has its connection to arm a: a short time is then the answer's, not the connection's too."""
+    client = await gate.connect()
+    status = 0
+    async with asyncio.timeout(DEADLINE_S):
+        while status != 200:
+            arm.script.append(reply())
+            status = (await client.ask(request())).status
+            await until(lambda: gate.arms["a"].in_flight == 0)
+    for seen in (arm.script, arm.requests, gate.records):
+        seen.clear()
+    return client
+
+
 async def test_a_slow_arm_is_a_timeout_and_its_work_keeps_its_place() -> None:
     gate_open = asyncio.Event()
     settings = HttpSettings(timeout_s=0.3)
     async with FakeServer(held(gate_open)) as arm, gateway({"a": arm.address}, settings=settings) as gate:
-        client = await gate.connect()
+        client = await connected(gate, arm)
         answer = await client.ask(request())
         assert (answer.status, answer.headers["x-abgate-arm"]) == (504, "a")
         assert "did not answer within 0.3 s" in json.loads(answer.body)["error"]
@@ -248,11 +262,13 @@ async def test_a_slow_arm_is_a_timeout_and_its_work_keeps_its_place() -> None:
 async def test_abandoned_work_is_cut_after_its_limit() -> None:
     settings = HttpSettings(timeout_s=0.2, abandon_factor=15)
     async with FakeServer(held(asyncio.Event())) as arm, gateway({"a": arm.address}, settings=settings) as gate:
-        assert (await gate.ask(request())).status == 504
+        client = await connected(gate, arm)
+        assert (await client.ask(request())).status == 504
         assert (gate.arms["a"].in_flight, arm.open) == (1, 1)
         await until(lambda: gate.arms["a"].in_flight == 0)
         await until(lambda: not gate.plane.in_flight)
         assert len(gate.records) == 1
+        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -260,15 +276,21 @@ async def test_abandoned_work_is_cut_after_its_limit() -> None:
 )
 async def test_x_request_timeout(value: str, status: int) -> None:
     async with FakeServer(held(asyncio.Event())) as arm, gateway({"a": arm.address}) as gate:
-        assert (await gate.ask(request(x_request_timeout=value))).status == status
+        client = await connected(gate, arm)
+        assert (await client.ask(request(x_request_timeout=value))).status == status
+        await arm.seen(1 if status == 504 else 0)
         assert len(arm.requests) == (1 if status == 504 else 0)
+        await client.close()
 
 
 async def test_the_configured_time_is_the_most_a_client_can_ask_for() -> None:
     settings = HttpSettings(timeout_s=0.1)
     async with FakeServer(held(asyncio.Event())) as arm, gateway({"a": arm.address}, settings=settings) as gate:
-        assert (await gate.ask(request(x_request_timeout="9999"))).status == 504
+        client = await connected(gate, arm)
+        assert (await client.ask(request(x_request_timeout="9999"))).status == 504
+        await arm.seen(1)
         assert len(arm.requests) == 1
+        await client.close()
 
 
 async def test_time_runs_out_while_waiting_for_a_connection() -> None:

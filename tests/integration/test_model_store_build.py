@@ -223,34 +223,34 @@ def running(work: Path, kind: str, model: str, path: Path) -> Iterator[str]:
 
 
 @pytest.mark.servers
-def test_a_pair_of_real_servers_is_taken_in(built: Layout, tmp_path: Path) -> None:
-    with (
-        running(tmp_path / "ts", "torchserve", "digits", built.torchserve) as torchserve,
-        running(tmp_path / "tf", "tensorflow_serving", "digits", built.savedmodel) as tensorflow,
-    ):
-        request = AddRequest(
-            "ours",
-            built.inputs,
-            tensorflow_address=tensorflow,
-            tensorflow_model="digits",
-            torchserve_address=torchserve,
-            torchserve_model="digits",
-        )
-        result = add(request, tmp_path / "root")
-    assert result.failures == ()
-    assert result.rows == 1797
-    assert all(item.accuracy is not None and item.accuracy > 0.97 for item in result.artifacts)
-    imported = signature_file.load(Layout(tmp_path / "root", "ours").signature)
-    assert (imported.inputs, imported.outputs) == (digits.SIGNATURE.inputs, digits.SIGNATURE.outputs)
-
-
-@pytest.mark.servers
-def test_an_archive_is_run_by_a_real_torchserve(built: Layout, tmp_path: Path) -> None:
+def test_an_archive_and_a_pair_of_real_servers_are_taken_in(built: Layout, tmp_path: Path) -> None:
+    """The archive is run by a real TorchServe, which then is one of the pair."""
     mar = tmp_path / "theirs.mar"
     with zipfile.ZipFile(mar, "w") as file:
         for path in sorted(built.torchserve.rglob("*")):
             file.write(path, path.relative_to(built.torchserve))
-    request = AddRequest("ours", built.inputs, savedmodel=built.savedmodel, mar=mar)
-    result = add(request, tmp_path / "root", lambda folder: running(tmp_path, "torchserve", folder.name, folder))
-    assert result.failures == ()
-    assert result.rows == 1797
+    pair = []
+
+    @contextmanager
+    def torchserve(folder: Path) -> Iterator[str]:
+        with running(tmp_path / "ts", "torchserve", folder.name, folder) as address:
+            yield address
+            with running(tmp_path / "tf", "tensorflow_serving", "digits", built.savedmodel) as tensorflow:
+                request = AddRequest(
+                    "ours",
+                    built.inputs,
+                    tensorflow_address=tensorflow,
+                    tensorflow_model="digits",
+                    torchserve_address=address,
+                    torchserve_model=folder.name,
+                )
+                pair.append(add(request, tmp_path / "pair"))
+
+    archive = add(AddRequest("ours", built.inputs, savedmodel=built.savedmodel, mar=mar), tmp_path / "root", torchserve)
+    for result in (archive, *pair):
+        assert result.failures == ()
+        assert result.rows == 1797
+    assert len(pair) == 1
+    assert all(item.accuracy is not None and item.accuracy > 0.97 for item in pair[0].artifacts)
+    imported = signature_file.load(Layout(tmp_path / "pair", "ours").signature)
+    assert (imported.inputs, imported.outputs) == (digits.SIGNATURE.inputs, digits.SIGNATURE.outputs)

@@ -1,7 +1,8 @@
-"""The real TorchServe with token authorisation on, started by somebody else, behind `abgate serve` with a token_file."""
+"""The real TorchServe with token authorisation on: asked directly, then, as somebody else's, by a gateway with a token_file."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import socket
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from gateway_process import GatewayProcess, gateway, ready, until
 from tiny_torchserve import SIGNATURE, write_tiny
@@ -32,24 +34,36 @@ class Guarded:
 
     spec: BackendSpec
     key_file: Path
+    pid: int
+
+    def key(self, purpose: str) -> str:
+        """The key for `inference` or `management`."""
+        return str(json.loads(self.key_file.read_text())[purpose]["key"])
 
 
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    """TorchServe with the model tiny and token authorisation."""
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """TorchServe with the model tiny in version 3, two workers and token authorisation, ready and speaking gRPC."""
+    place = tmp_path_factory.mktemp("guarded")
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    http, grpc_, management = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
+    rest_, grpc_, management = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
     for one in sockets:
         one.close()
-    models = (ServedModel("tiny", str(write_tiny(tmp_path / "tiny"))),)
-    run, logs = str(tmp_path / "run"), str(tmp_path / "logs")
-    spec = BackendSpec("torchserve", "torchserve", http, grpc_, management, None, models, run_dir=run, log_dir=logs)
+    models = (ServedModel("tiny", str(write_tiny(place / "tiny")), "3"),)
+    run, logs = str(place / "run"), str(place / "logs")
+    spec = BackendSpec(
+        "torchserve", "torchserve", rest_, grpc_, management, None, models, workers=2, run_dir=run, log_dir=logs
+    )
     planner = partial(plan, token_authorization=True)
-    supervisor = Supervisor([spec], info_file=tmp_path / "info.json", on_event=lambda event: None, planner=planner)
+    supervisor = Supervisor([spec], info_file=place / "info.json", on_event=lambda event: None, planner=planner)
     supervisor.start()
     try:
         supervisor.wait_ready(90)
-        yield Guarded(spec, tmp_path / "run" / "torchserve" / "key_file.json")
+        # java's first gRPC connection can take longer than the gateway waits for one
+        with grpc.insecure_channel(grpc_) as channel:
+            grpc.channel_ready_future(channel).result(60)
+        pid = supervisor.status()["backends"]["torchserve"]["pid"]
+        yield Guarded(spec, place / "run" / "torchserve" / "key_file.json", pid)
     finally:
         supervisor.stop()
 
@@ -100,12 +114,38 @@ def reason(running: GatewayProcess) -> str:
     return "" if reply.status == 200 else str(reply.body["arms"]["tiny/only"])
 
 
+def asked(address: str, method: str, path: str, body: bytes = b"", key: str = "") -> int:
+    """The status TorchServe itself answers."""
+    connection = http.client.HTTPConnection(address, timeout=30)
+    headers = {"content-type": "application/octet-stream", "x-abgate-format": "tfs-json"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    try:
+        connection.request(method, path, body, headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_with_a_token_it_becomes_ready_and_answers_nobody_without(guarded: Guarded) -> None:
+    assert len(psutil.Process(guarded.pid).children()) == 2
+    predict, management = (
+        (guarded.spec.http, "POST", "/predictions/tiny/3", b'{"instances": [[1, 2, 3]]}'),
+        guarded.spec.management,
+    )
+    assert management is not None
+    assert asked(*predict) == 400
+    assert asked(*predict, guarded.key("inference")) == 200
+    assert asked(management, "GET", "/models") == 400
+    assert asked(management, "POST", "/models?url=tiny", key=guarded.key("management")) == 405
+
+
 def test_a_torchserve_with_tokens_is_reached_with_its_key_file_and_follows_its_changes(
     guarded: Guarded, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.json").write_text(json.dumps(SIGNATURE))
     keys = tmp_path / "keys"
-    inference = json.loads(guarded.key_file.read_text())["inference"]["key"]
+    inference = guarded.key("inference")
     with gateway(tmp_path, configuration(guarded)) as running, grpc.insecure_channel(running.grpc) as channel:
         until("told", lambda: reason(running) == f"its token file {keys} cannot be read: No such file or directory")
         refused(running, channel, ("authorization", f"Bearer {inference}"))  # a client's own goes no further

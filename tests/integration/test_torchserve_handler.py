@@ -210,21 +210,18 @@ def test_a_model_in_plain_python_serves_text_and_whole_numbers(tmp_path: Path) -
 
 
 def test_a_request_that_breaks_the_model_breaks_alone(
-    tiny: tuple[Handler, Any], capfd: pytest.CaptureFixture[str]
+    tiny: tuple[Handler, Any], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler, ctx = tiny
-    whole = handler.model
+    whole = handler.model.run
 
-    def fragile(x: Any) -> Any:
-        if (x == 13).any():
+    def fragile(arrays: list[np.ndarray]) -> list[np.ndarray]:
+        if (arrays[0] == 13).any():
             raise RuntimeError("Traceback of TorchScript\nRuntimeError: thirteen")
-        return whole(x)
+        return whole(arrays)
 
-    handler.model = fragile
-    try:
-        answers = call(handler, ctx, *(rest(f'{{"instances": [[{n}, 0, 0]]}}') for n in (1, 13, 3)))
-    finally:
-        handler.model = whole
+    monkeypatch.setattr(handler.model, "run", fragile)
+    answers = call(handler, ctx, *(rest(f'{{"instances": [[{n}, 0, 0]]}}') for n in (1, 13, 3)))
     assert [status for status, _, _ in answers] == [200, 500, 200]
     assert [json.loads(body) for _, _, body in answers] == [
         {"predictions": [[1.0, 2.0]]},

@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from tiny_torchserve import pack, write_pair, write_tiny
 from backends.launch import Supervisor
 from backends.readiness import get
 from backends.spec import BackendSpec, Batching, ServedModel
-from backends.torchserve import plan
 from backends.unit import Event
 from gateway.errors import UpstreamError
 from gateway.protocol import oip_binary, torchserve
@@ -316,39 +314,6 @@ def test_batch_sizes_and_queue_time_are_exported(running: Running) -> None:
     }
     assert total(after, "abgate_batch_size_bucket", 'le="+Inf"') == total(after, "abgate_batch_size_count")
     assert total(after, "abgate_queue_ns_sum") > total(before, "abgate_queue_ns_sum")
-
-
-def test_with_a_token_it_becomes_ready_and_answers_nobody_without(tmp_path: Path) -> None:
-    http_, grpc_, management = free_addresses(3)
-    spec = BackendSpec(
-        "torchserve",
-        "torchserve",
-        http_,
-        grpc_,
-        management,
-        None,
-        (ServedModel("tiny", str(write_tiny(tmp_path / "tiny")), "3"),),
-        workers=2,
-        run_dir=str(tmp_path / "run"),
-        log_dir=str(tmp_path / "logs"),
-    )
-    planner = partial(plan, token_authorization=True)
-    supervisor = Supervisor([spec], info_file=tmp_path / "info.json", on_event=lambda event: None, planner=planner)
-    supervisor.start()
-    try:
-        supervisor.wait_ready(READY_SECONDS)
-        java = psutil.Process(supervisor.status()["backends"]["torchserve"]["pid"])
-        assert len(java.children()) == 2
-        keys = json.loads((tmp_path / "run" / "torchserve" / "key_file.json").read_text())
-        bearer = {"authorization": f"Bearer {keys['inference']['key']}"}
-        body, path = b'{"instances": [[1, 2, 3]]}', "/predictions/tiny/3"
-        assert post(http_, path, body, tagged("tfs-json"))[0] == 400
-        assert post(http_, path, body, tagged("tfs-json") | bearer)[0] == 200
-        bearer = {"authorization": f"Bearer {keys['management']['key']}"}
-        assert get(management, "/models")[0] == 400
-        assert post(management, "/models?url=tiny", b"", bearer)[0] == 405
-    finally:
-        supervisor.stop()
 
 
 def test_a_killed_worker_and_a_killed_server_come_back_and_stop_leaves_nothing(running: Running) -> None:

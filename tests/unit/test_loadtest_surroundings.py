@@ -12,8 +12,9 @@ from arro3.io import write_parquet
 
 from gateway.errors import ConfigError
 from loadtest.arrivals import Window
-from loadtest.gather import lasting_weights
+from loadtest.gather import lasting_weights, silent_workers
 from loadtest.job import from_environment
+from loadtest.ledger import Segment
 from loadtest.options import RunOptions
 from loadtest.profiles import Profile, parse
 from loadtest.runfile import arms_of, copy_records, direct_arm
@@ -196,6 +197,13 @@ def test_the_phases_of_a_split(tmp_path: Path) -> None:
     assert [event["what"] for event in watch.observed.events] == ["the split changed to all traffic to b (phase 2)"]
     assert lasting_weights({"a": {"weight": 50}, "b": {"weight": 50}}, watch.observed.phases) == {"a": 0, "b": 50}
     watch.close()
+
+
+def test_a_worker_without_a_request_is_noted() -> None:
+    segments = [Segment(Path(f"ledger/ledger-{name}.parquet"), 5) for name in ("1-0000", "1-0001", "10-0000", "2-0000")]
+    assert silent_workers(segments, 0) == []
+    assert silent_workers(segments, 2) == []
+    assert silent_workers(segments, 3) == ["worker 3 of 3 sent no request: the load was fewer users than the profile's"]
 
 
 def test_only_records_of_the_runs_time_are_copied(tmp_path: Path) -> None:
