@@ -20,6 +20,7 @@ import orjson
 from gateway.errors import ConfigError
 from gateway.protocol.signature_file import SignatureError
 from loadtest.points.files import load_job
+from loadtest.points.priority import step_forward
 from loadtest.points.process import Parent, perform
 
 
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
     parent = Parent(_tell)
     threading.Thread(target=_listen, args=(parent,), daemon=True).start()
     try:
-        perform(load_job(job), job.parent, parent)
+        perform(load_job(job), job.parent, parent, notes=(step_forward(),))
     except (ConfigError, SignatureError) as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 3

@@ -70,8 +70,11 @@ class Parent:
         self._tell({"elapsed": elapsed, "begun": begun, "under_way": under_way})
 
 
-def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
-    """Run the point and write its files; raises ConfigError and SignatureError for a spec that cannot be run."""
+def perform(spec: PointSpec, folder: Path, parent: Parent, notes: tuple[str, ...] = ()) -> PointResult:
+    """Run the point and write its files; raises ConfigError and SignatureError for a spec that cannot be run.
+
+    notes: told with the result, behind what was found wrong.
+    """
     import uvloop
 
     if found := schedule.problems(spec.load, replay=spec.replay is not None):
@@ -90,6 +93,7 @@ def perform(spec: PointSpec, folder: Path, parent: Parent) -> PointResult:
     if recorder.unkept:
         note = f"{recorder.unkept} answers were not judged: no room to keep them; raise `every`"
         result = replace(result, notes=(*result.notes, note))
+    result = replace(result, notes=(*result.notes, *notes))
     save_requests(requests, folder, recorder.names_table(offset, traffic.units, traffic.name) if spec.named else None)
     save_result(result)
     return result
