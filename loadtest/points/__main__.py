@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
     parent = Parent(_tell)
     threading.Thread(target=_listen, args=(parent,), daemon=True).start()
     try:
-        perform(load_job(job), job.parent, parent, notes=(step_forward(),))
+        spec = load_job(job)
+        note = step_forward(timed=spec.load.kind == "open")
+        perform(spec, job.parent, parent, notes=(note,))
     except (ConfigError, SignatureError) as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 3
