@@ -232,17 +232,6 @@ def compare(runs: Sequence[Facts]) -> Json:
 
 def render(found: Json) -> str:
     """The comparison as one offline page."""
-    from importlib import resources
+    from gateway.reports.page import environment, style_sheet
 
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("gateway.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = resources.files("gateway.reports").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.get_template("compare.html.j2").render(r=found, css=Markup(css))
+    return environment("gateway.reports").get_template("compare.html.j2").render(r=found, css=style_sheet())

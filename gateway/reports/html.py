@@ -6,28 +6,21 @@ Only presentation: which cells stand where and how numbers are written. Every nu
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gateway.reports import words
 from gateway.reports.jsonable import Json, told
+from gateway.reports.page import environment, style_sheet
 from gateway.reports.plots import arm_index, figures
 from gateway.reports.side_by_side import side_by_side
 
 
 def render(report: Json) -> str:
     """The page of a report."""
-    environment = Environment(
-        loader=PackageLoader("gateway.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment("gateway.reports")
+    templates.filters.update(
         ms=words.milliseconds,
         percent=words.percent,
         count=words.count,
@@ -37,10 +30,9 @@ def render(report: Json) -> str:
         moment=moment,
         estimate_ms=estimate_ms,
     )
-    css = resources.files("gateway.reports").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         r=report,
-        css=Markup(css),
+        css=style_sheet(),
         figures=[(figure, Markup(figure.wide), Markup(figure.narrow)) for figure in figures(report)],
         index=arm_index(report),
         sections=side_by_side(report),

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.reports import words as plain
@@ -21,6 +19,7 @@ from gateway.reports.lab import words
 from gateway.reports.lab.pictures_latency import DRAWN
 from gateway.reports.lab.pictures_search import best_rows
 from gateway.reports.lab.shape import Doc, items, number, part
+from gateway.reports.page import environment, style_sheet
 from gateway.reports.words import count, milliseconds, percent, significant, size
 
 SHOWN = 200
@@ -31,21 +30,14 @@ Cell = tuple[str, str]
 
 def render(report: Json, sections: Mapping[str, Sequence[Picture]]) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("gateway.reports.lab", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    templates = environment("gateway.reports.lab")
+    templates.filters.update(
         cell=cell, count=count, show=show, significant=plain.significant, answer_class=_answer_class
     )
-    css = resources.files("gateway.reports").joinpath("report.css").read_text(encoding="utf-8")
     results = part(report, "results")
-    return environment.get_template("lab.html.j2").render(
+    return templates.get_template("lab.html.j2").render(
         r=report,
-        css=Markup(css),
+        css=style_sheet(),
         shown=SHOWN,
         sections={
             name: [(p, Markup(p.wide), Markup(p.narrow)) for p in pictures] for name, pictures in sections.items()
