@@ -259,18 +259,13 @@ def _bench(
     from gateway.cli_lab import interruptible, new_run
     from gateway.cli_stand import LocalStand
     from loadtest.lab import document
-    from loadtest.lab.comparison import check_of
+    from loadtest.lab.comparison import check_of, inputs_of
     from loadtest.lab.session import Bench, Book, arms_before
     from loadtest.lab.spec import StandError
     from loadtest.lab.taking import Taking
 
-    folder = given["artifacts"] / model
-    payloads, signature = (folder / "inputs.npz").absolute(), (folder / "signature.json").absolute()
-    if not payloads.is_file():
-        raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {model}`"])
-    taking = Taking(
-        payloads, signature if signature.is_file() else None, given["protocol"], _path(given), check_of(payloads)
-    )
+    payloads, signature = inputs_of(given["artifacts"] / model, model)
+    taking = Taking(payloads, signature, given["protocol"], _path(given), check_of(payloads))
     if book is None:
         run_dir = new_run(given["runs"], kind)
         options = {"model": model} | {key: _plain(value) for key, value in given.items()}

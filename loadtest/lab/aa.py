@@ -17,7 +17,7 @@ from gateway.stats.paired import MIN_PAIRS
 from gateway.stats.result import NotComputable
 from gateway.stats.special import binomial_quantile
 from loadtest.lab import document as lab
-from loadtest.lab.comparison import AA_SUFFIX, check_of, seconds
+from loadtest.lab.comparison import AA_SUFFIX, check_of, inputs_of, seconds
 from loadtest.lab.judge import METRICS, Metric, conditions, effect_of, pairs
 from loadtest.lab.order import turns
 from loadtest.lab.plan import ComparisonPlan, Experiment, from_json, to_json
@@ -34,9 +34,7 @@ def plan_of(
     """The plan: each arm and its second instance side by side, as many starts as the analyses need; raises ConfigError."""
     if experiment.replicates < MIN_PAIRS:
         raise ConfigError([f"replicates: an analysis needs {MIN_PAIRS} pairs of starts, not {experiment.replicates}"])
-    payloads, signature = artifacts / "inputs.npz", artifacts / "signature.json"
-    if not payloads.is_file():
-        raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {arms[0].model}`"])
+    payloads, signature = inputs_of(artifacts, arms[0].model)
     both = tuple(one for arm in arms for one in (arm, replace(arm, name=arm.name + AA_SUFFIX)))
     sets = math.ceil(analyses / len(arms))
     return ComparisonPlan(
@@ -54,8 +52,8 @@ def plan_of(
         alpha=experiment.alpha,
         replicates=experiment.replicates * sets,
         timing=experiment.full if full else experiment.quick,
-        payloads=payloads.absolute(),
-        signature=signature.absolute() if signature.is_file() else None,
+        payloads=payloads,
+        signature=signature,
         check=check_of(payloads),
         rows=experiment.rows,
         seed=experiment.seed,
@@ -72,10 +70,7 @@ def run(stand: Stand, plan: ComparisonPlan, analyses: int, run_dir: Path, tell: 
 
 def resume(stand: Stand, run_dir: Path, tell: Tell) -> Json:
     """Go on with a run of A/A analyses."""
-    found = lab.read(run_dir)
-    if found.get("kind") != KIND:
-        raise ConfigError([f"{run_dir}: a run of kind {found.get('kind')!r}, not {KIND!r}"])
-    found["results"].pop("interrupted", None)
+    found = lab.reopen(run_dir, KIND)
     return _starts(stand, from_json(found["plan"]), run_dir, found, tell).run()
 
 

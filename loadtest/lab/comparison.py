@@ -36,9 +36,7 @@ def plan_of(
     if not arms:
         raise ConfigError(["a comparison needs arms"])
     model = arms[0].model
-    payloads, signature = artifacts / "inputs.npz", artifacts / "signature.json"
-    if not payloads.is_file():
-        raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {model}`"])
+    payloads, signature = inputs_of(artifacts, model)
     twin = replace(arms[0], name=arms[0].name + AA_SUFFIX)
     if twin.name in {arm.name for arm in arms}:
         raise ConfigError([f"arm {twin.name!r}: the baseline's second instance is called so; take another name"])
@@ -57,12 +55,20 @@ def plan_of(
         alpha=experiment.alpha,
         replicates=experiment.replicates,
         timing=experiment.full if full else experiment.quick,
-        payloads=payloads.absolute(),
-        signature=signature.absolute() if signature.is_file() else None,
+        payloads=payloads,
+        signature=signature,
         check=check_of(payloads),
         rows=experiment.rows,
         seed=experiment.seed,
     )
+
+
+def inputs_of(artifacts: Path, model: str) -> tuple[Path, Path | None]:
+    """A model's inputs and, where it has one, its signature, from its folder; raises ConfigError without inputs."""
+    payloads, signature = artifacts / "inputs.npz", artifacts / "signature.json"
+    if not payloads.is_file():
+        raise ConfigError([f"{payloads}: no such file; build the model with `abgate models build {model}`"])
+    return payloads.absolute(), signature.absolute() if signature.is_file() else None
 
 
 def check_of(payloads: Path) -> Literal["off", "label", "reference"]:
@@ -85,10 +91,7 @@ def run(stand: Stand, plan: ComparisonPlan, run_dir: Path, tell: Tell) -> Json:
 
 def resume(stand: Stand, run_dir: Path, tell: Tell) -> Json:
     """Go on with a comparison by the plan it was begun with."""
-    found = lab.read(run_dir)
-    if found.get("kind") != KIND:
-        raise ConfigError([f"{run_dir}: a run of kind {found.get('kind')!r}, not {KIND!r}"])
-    found["results"].pop("interrupted", None)
+    found = lab.reopen(run_dir, KIND)
     return _starts(stand, from_json(found["plan"]), run_dir, found, tell).run()
 
 

@@ -62,21 +62,28 @@ def _manifest(path: Path) -> Any:
         return None
 
 
+def planned_arm(arm: ArmSpec) -> dict[str, Any]:
+    """What is known of an arm before its server runs."""
+    return {
+        "kind": arm.kind,
+        "variant": arm.variant,
+        "threads": arm.resources.threads,
+        "workers": arm.resources.workers,
+        "cores": list(arm.resources.cores) if arm.resources.cores is not None else None,
+        "max_batch": arm.batch.max_batch,
+        "wait_ms": arm.batch.wait_ms,
+        "path": str(arm.path),
+        "digest": arm.digest,
+    }
+
+
 def arms_entry(arms: Sequence[ArmSpec], running: Running, roles: Mapping[str, str]) -> dict[str, Any]:
     """The document's "arms", known once the servers run. roles: arm -> baseline, arm or A/A."""
     return {
-        arm.name: {
-            "kind": arm.kind,
-            "variant": arm.variant,
+        arm.name: planned_arm(arm)
+        | {
             "implementation": running.arms[arm.name].implementation,
             "stand_in": running.arms[arm.name].stand_in,
-            "threads": arm.resources.threads,
-            "workers": arm.resources.workers,
-            "cores": list(arm.resources.cores) if arm.resources.cores is not None else None,
-            "max_batch": arm.batch.max_batch,
-            "wait_ms": arm.batch.wait_ms,
-            "path": str(arm.path),
-            "digest": arm.digest,
             "options": dict(arm.options),
             "wire": dict(running.wire.get(arm.name, {})),
             "role": roles.get(arm.name, "arm"),
@@ -100,4 +107,13 @@ def read(run_dir: Path) -> dict[str, Any]:
         raise ConfigError([f"{run_dir / NAME}: cannot be read: {error}"]) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ConfigError([f"{run_dir / NAME}: is no lab document of format {FORMAT}"])
+    return found
+
+
+def reopen(run_dir: Path, kind: str) -> dict[str, Any]:
+    """A run's lab.json to go on with; raises ConfigError where there is none or it is of another kind."""
+    found = read(run_dir)
+    if found.get("kind") != kind:
+        raise ConfigError([f"{run_dir}: a run of kind {found.get('kind')!r}, not {kind!r}"])
+    found["results"].pop("interrupted", None)
     return found

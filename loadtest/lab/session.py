@@ -17,11 +17,11 @@ from typing import Any
 
 from gateway.errors import AbgateError
 from gateway.stats.schedule import LATE_LIMIT
+from loadtest.lab.document import NAME, planned_arm
 from loadtest.lab.spec import ArmSpec, Running, Stand
 from loadtest.points.spec import Load, Requests
 
 Json = dict[str, Any]
-FILE = "lab.json"
 
 START_SECONDS = 25.0
 """What a start of two servers is planned with, for the estimate of what remains."""
@@ -101,9 +101,9 @@ class Book:
     def resumed(cls, folder: Path, kind: str) -> Book:
         """A run that goes on; raises ValueError where lab.json is none of this kind."""
         try:
-            document = json.loads((folder / FILE).read_text("utf-8"))
+            document = json.loads((folder / NAME).read_text("utf-8"))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / FILE}: cannot be read: {error}") from error
+            raise ValueError(f"{folder / NAME}: cannot be read: {error}") from error
         if not isinstance(document, dict) or document.get("kind") != kind:
             told = document.get("kind") if isinstance(document, dict) else None
             raise ValueError(f"{folder}: a run of kind {told!r}; only one of kind {kind!r} can go on here")
@@ -133,10 +133,10 @@ class Book:
     def save(self) -> None:
         """Write the file; a reader never sees half of it."""
         self.document["seconds"] = round(self.before + time.monotonic() - self.began, 1)
-        beside = self.folder / f".{FILE}.new"
+        beside = self.folder / f".{NAME}.new"
         # without indent: json then encodes in C, ten times as fast, and this is done after every block
         beside.write_text(json.dumps(self.document, allow_nan=False), "utf-8")
-        os.replace(beside, self.folder / FILE)
+        os.replace(beside, self.folder / NAME)
 
 
 @dataclass(frozen=True)
@@ -169,21 +169,7 @@ class Bench:
 
 def arms_before(arms: Sequence[ArmSpec]) -> Json:
     """The document's arms as far as they are known before a server runs."""
-    return {
-        arm.name: {
-            "kind": arm.kind,
-            "variant": arm.variant,
-            "threads": arm.resources.threads,
-            "workers": arm.resources.workers,
-            "cores": list(arm.resources.cores) if arm.resources.cores is not None else None,
-            "max_batch": arm.batch.max_batch,
-            "wait_ms": arm.batch.wait_ms,
-            "path": str(arm.path),
-            "digest": arm.digest,
-            "role": "arm" if i else "baseline",
-        }
-        for i, arm in enumerate(arms)
-    }
+    return {arm.name: planned_arm(arm) | {"role": "arm" if i else "baseline"} for i, arm in enumerate(arms)}
 
 
 def learn_arms(book: Book, running: Running) -> None:
