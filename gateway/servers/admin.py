@@ -25,7 +25,7 @@ from gateway.controlplane import Author, ControlPlane, Outcome, describe
 from gateway.dataplane import Route
 from gateway.errors import ConfigError, RequestError
 from gateway.protocol.status import http_status
-from gateway.servers.admin_capture import AuthorBody, CaptureControl, add_capture
+from gateway.servers.admin_capture import AuthorBody, CaptureControl, add_capture, remote
 
 
 class Records(Protocol):
@@ -217,8 +217,7 @@ def _told(outcome: Outcome) -> dict[str, Any]:
 
 
 def _author(body: AuthorBody, request: Request) -> Author:
-    client = request.client
-    return Author(body.who, body.why, f"{client.host}:{client.port}" if client else "")
+    return Author(body.who, body.why, remote(request))
 
 
 async def _request_error(_: Request, error: Exception) -> JSONResponse:

@@ -82,5 +82,10 @@ def add_capture(
 
 
 def _author(body: AuthorBody, request: Request) -> dict[str, str]:
+    return {"who": body.who, "why": body.why, "remote": remote(request)}
+
+
+def remote(request: Request) -> str:
+    """Where a request came from, for the audit; "" where the transport does not tell."""
     client = request.client
-    return {"who": body.who, "why": body.why, "remote": f"{client.host}:{client.port}" if client else ""}
+    return f"{client.host}:{client.port}" if client else ""
