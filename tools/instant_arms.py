@@ -35,6 +35,9 @@ _METADATA = {
     "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 64]}],
     "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 10]}],
 }
+_PREDICTIONS, _PING = (
+    f"org.pytorch.serve.grpc.inference.InferenceAPIsService/{name}" for name in ("Predictions", "Ping")
+)
 _CONFIG = """worker_processes 1; daemon off; pid {work}/arms.pid; error_log {work}/arms.err;
 events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600; http2_max_concurrent_streams 1024;
@@ -55,17 +58,21 @@ location = /v2 {{ try_files /mlserver.json =404; }}
 location /v2/ {{ try_files /model.json =404; }}
 location = /v2/models/m/infer {{ error_page 404 405 =200 /oip.json; }} }}
 server {{ listen 127.0.0.1:{grpc} http2; root {work}/grpc; default_type application/grpc;
+add_trailer grpc-status 0 always; location / {{ error_page 405 =200 $uri; }} }}
+server {{ listen 127.0.0.1:{grpc_json} http2; root {work}/grpc_json; default_type application/grpc;
 add_trailer grpc-status 0 always; location / {{ error_page 405 =200 $uri; }} }} }}
 """
 
 
 @dataclass(frozen=True)
 class Arms:
-    """The three ports: http of every kind (OIP with binary tensors), json (OIP without), grpc of every kind."""
+    """The ports: http of every kind (OIP with binary tensors), json (OIP without), grpc of every kind, grpc_json: a TorchServe
+    that was asked in TF Serving's JSON, which over gRPC no header tells."""
 
     http: int
     json: int
     grpc: int
+    grpc_json: int
 
 
 def framed(message: bytes) -> bytes:
@@ -85,17 +92,24 @@ def _oip(binary: bool) -> Message:
     return oip_rest.InferAsked(json.dumps(asked).encode(), None, "m", "").answer(RESPONSE, None)
 
 
+def _predicted(payload: bytes) -> bytes:
+    """What our handler's answer becomes over TorchServe's gRPC."""
+    envelope = torchserve.envelope({"status": 200, "batch_size": 1, "batch_rows": 1}, payload)
+    made: bytes = message_class("org.pytorch.serve.grpc.inference.PredictionResponse")(
+        prediction=envelope
+    ).SerializeToString()
+    return made
+
+
 @contextmanager
 def arms() -> Iterator[Arms]:
     """The answering nginx, on CPU 1."""
-    http, json_port, grpc = free_ports(3)
+    http, json_port, grpc, grpc_json = free_ports(4)
     work = Path(tempfile.mkdtemp(prefix="abgate_bench_arms_"))
     work.chmod(0o755)
     oip = _oip(binary=True)
     binary = oip_binary.encode_response(RESPONSE)
-    torch = message_class("org.pytorch.serve.grpc.inference.PredictionResponse")(
-        prediction=torchserve.envelope({"status": 200, "batch_size": 1, "batch_rows": 1}, binary)
-    )
+    listed = json.dumps({"predictions": Y.data.tolist()}).encode()
     inferred = oip_grpc.InferAsked(oip_grpc.ARM.encode(REQUEST, _terms()).body, tfserving_grpc.Limits(1024, 1 << 28))
     ready = message_class("inference.ModelReadyResponse")(ready=True)
     status = message_class("tensorflow.serving.GetModelStatusResponse")()
@@ -104,7 +118,7 @@ def arms() -> Iterator[Arms]:
         _write(
             work / "http",
             {
-                "tfs.json": json.dumps({"predictions": Y.data.tolist()}).encode(),
+                "tfs.json": listed,
                 "status.json": json.dumps(_STATUS).encode(),
                 "torch.bin": binary,
                 "triton.json": b'{"name":"triton","version":"2","extensions":["binary_tensor_data"]}',
@@ -117,17 +131,20 @@ def arms() -> Iterator[Arms]:
         messages = {
             "tensorflow.serving.PredictionService/Predict": tfserving_grpc.encode_response(RESPONSE, "serving_default"),
             "tensorflow.serving.ModelService/GetModelStatus": status.SerializeToString(),
-            "org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions": torch.SerializeToString(),
-            "org.pytorch.serve.grpc.inference.InferenceAPIsService/Ping": b"",
+            _PREDICTIONS: _predicted(binary),
+            _PING: b"",
             "inference.GRPCInferenceService/ModelInfer": inferred.answer(RESPONSE, None).body,
             "inference.GRPCInferenceService/ModelReady": ready.SerializeToString(),
         }
         _write(work / "grpc", {path: framed(message) for path, message in messages.items()})
+        _write(work / "grpc_json", {_PREDICTIONS: framed(_predicted(listed)), _PING: framed(b"")})
         head = oip.headers[oip_rest.HEAD_LENGTH]
         config = work / "arms.conf"
-        config.write_text(_CONFIG.format(work=work, http=http, json=json_port, grpc=grpc, head=head))
+        config.write_text(
+            _CONFIG.format(work=work, http=http, json=json_port, grpc=grpc, grpc_json=grpc_json, head=head)
+        )
         with running(1, "nginx", "-c", str(config), port=http):
-            yield Arms(http, json_port, grpc)
+            yield Arms(http, json_port, grpc, grpc_json)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
