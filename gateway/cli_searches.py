@@ -275,7 +275,7 @@ def _bench(
     click.echo(f"run: {book.folder}", err=True)
     with interruptible(), told(kind) as tell:
         try:
-            yield Bench(LocalStand(), taking, arms, book, given["seed"], tell)
+            yield Bench(LocalStand(), taking, arms, book, given["seed"], tell, taking.prime)
         except StandError as error:
             book.end(f"ended early: {error}", 1, [str(error)], complete=False)
             raise AbgateError(str(error)) from error

@@ -17,6 +17,7 @@ from loadtest.claims.plan import Group, PlannedArm, Turn, block_id, turns
 from loadtest.claims.table import LoadRule
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import BlockPlan, Recording, common, record
+from loadtest.lab.priming import LIMIT, prime
 from loadtest.lab.spec import ArmSpec, BatchRule, Running, Stand, StandError
 from loadtest.points.spec import Load
 from loadtest.resources import Sampler
@@ -24,7 +25,6 @@ from loadtest.resources import Sampler
 PROTOCOL: Literal["tfs-grpc"] = "tfs-grpc"
 # each server in the way it answers fastest: TorchServe's gRPC costs more than its HTTP, and tells no times
 TRANSPORT: Mapping[str, Literal["http", "grpc"]] = {"torchserve": "http", "tensorflow_serving": "grpc"}
-PRIME_S = 1.0
 SLACK_S = 0.5
 
 
@@ -163,12 +163,8 @@ class Series:
         with up(self.bench.stand, specs, state.run_dir / "starts" / f"{model}-{replicate}-{specs[0].name}") as running:
             rest = resident(running)
             self._tell_arms(specs, running)
-            most = {
-                spec.name: max(self.loads[t.load].concurrency for t in todo if t.arm.name == spec.name)
-                for spec in specs
-            }
-            for name, concurrency in most.items():
-                self._prime(running, name, concurrency)
+            told = prime(running, dict.fromkeys(running.arms, self._base()), state.run_dir / "prime", LIMIT)
+            state.document.setdefault("primed", {})[f"{model}, start {replicate}, {specs[0].name}"] = told
             for turn in todo:
                 state.tell(f"{where}: {turn.arm.name}, {self.loads[turn.load].text}")
                 plan = self._plan(replicate, turn)
@@ -181,13 +177,6 @@ class Series:
                     "stand_in": running.arms[turn.arm.name].stand_in,
                 }
                 state.put(grouped(common([recording])[0].document, model) | extra)
-
-    def _prime(self, running: Running, arm: str, concurrency: int) -> None:
-        """So that no block pays for its server's first work."""
-        folder = self.state.run_dir / "blocks" / "prime"
-        plan = replace(self._base(), load=Load.closed(concurrency, PRIME_S), slack=0.0, id="prime")
-        record(running, arm, plan, folder)
-        shutil.rmtree(folder, ignore_errors=True)
 
     def _base(self) -> BlockPlan:
         model = self.group.model

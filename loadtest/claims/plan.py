@@ -20,6 +20,7 @@ TOGETHER = 3
 
 TWIN = "-twin"
 _BLOCK_S = 2.5  # a generator's start, its end, and the cut
+_PRIME_S = {"torchserve": 24.0, "tensorflow_serving": 4.0}  # first requests, several servers at once
 _STAND_S = 4.0  # a gateway's start and the end of all processes
 # CPU seconds until a server is ready; two cores share them
 _START_S = {"torchserve": 7.0, "tensorflow_serving": 7.0}
@@ -61,6 +62,7 @@ class Group:
         once = sum(len(arm.loads) * (self.window + self.warmup + _BLOCK_S) for arm in self.arms)
         starting = sum(
             (_START_S[arm.key.kind] + _MORE_S.get(arm.key.variant, 0.0) + _LARGE.get(self.model, 0.0)) / 2
+            + _PRIME_S[arm.key.kind]
             for arm in self.arms
         )
         stands = -(-len(self.arms) // TOGETHER)

@@ -15,7 +15,7 @@ from loadtest.admin import AdminError, fetch
 from loadtest.lab import batching
 from loadtest.lab.batch_shape import side
 from loadtest.lab.batching import Levels, Next, Setting
-from loadtest.lab.session import START_SECONDS, Ask, Bench, SearchError, Step, learn_arms, planned
+from loadtest.lab.session import START_SECONDS, Ask, Bench, SearchError, Step, planned
 from loadtest.lab.slo import seconds_for
 from loadtest.lab.spec import ArmSpec, BatchRule, Running, RunningArm
 from loadtest.points.spec import Load
@@ -61,7 +61,7 @@ class BatchingRun:
             name = f"b{step.setting.max_batch}-w{step.setting.wait_ms:g}"
             self._tell(f"batch {step.setting.max_batch}, wait {step.setting.wait_ms:g} ms: fresh servers")
             with self.bench.stand.up(arms, self.bench.start_folder(name)) as running:
-                learn_arms(self.bench.book, running)
+                self.bench.warm(running, name)
                 self.done += START_SECONDS
                 self._cell(running, step, name, arms)
         return self._write(step)

@@ -127,5 +127,5 @@ def seconds(plan: ComparisonPlan, start: float | None = None) -> float:
     timing = plan.timing
     blocks = len(plan.loads) * len(plan.protocols) * len(plan.arms)
     one = timing.duration + timing.warmup + timing.slack + 1.5
-    primes = len(plan.arms) * len(plan.protocols) * (2.5 * (timing.prime + 1.5) if timing.prime else 0.0)
+    primes = len(plan.protocols) * min(timing.prime, 9.0 + 18.0 * sum(arm.kind == "torchserve" for arm in plan.arms))
     return (plan.replicates + bool(plan.pilot_load)) * (start + 3.0 + primes) + plan.replicates * blocks * one

@@ -18,6 +18,7 @@ from gateway.stats.schedule import LATE_LIMIT, TOLERANCE_NS
 from gateway.stats.warmup import MIN_BATCHES, MIN_PER_BIN, MSER_BATCH, Drift, drift, warm_up
 from loadtest.lab.figures import batches, quantiles, usage
 from loadtest.lab.recording import GENERATOR, Recording
+from loadtest.lab.threads import QUIET
 from loadtest.points.spec import Requests
 from loadtest.resources import MACHINE
 
@@ -173,6 +174,10 @@ def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
         )
     if others is not None and others > OTHERS_LIMIT:
         told["notes"].append(f"other processes of this machine used {others:.2f} cores: the figures are theirs as well")
+    if recording.compiling is not None and recording.compiling > QUIET:
+        told["notes"].append(
+            f"the server's just-in-time compilers used {recording.compiling:.2f} cores meanwhile: it was still getting faster"
+        )
     if told["queue_ms"] is None and "queue_mean_ms" in extra:
         told["queue_ms"] = {
             "n": None,

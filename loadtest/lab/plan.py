@@ -50,8 +50,8 @@ class Primary(_Closed):
 
 
 class Timing(_Closed):
-    """Of a block: what is kept, the least warm-up, what more may be discarded; prime: a round of first
-    requests to each arm after its start; 2 to 4 rounds, until it gets no faster."""
+    """Of a block: what is kept, the least warm-up, what more may be discarded; prime: how long first requests after a start
+    may go on at most (lab/priming.py), 0 for none."""
 
     duration: PositiveSeconds
     warmup: Seconds

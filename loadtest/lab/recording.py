@@ -7,6 +7,7 @@ before.prom and after.prom (the loaded arm's metrics around the whole recording,
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import psutil
 
 from loadtest.admin import AdminError, fetch
 from loadtest.lab.spec import Running, RunningArm
+from loadtest.lab.threads import Threads, compilers, processes, spent
 from loadtest.points.files import load_requests
 from loadtest.points.run import Progress, run_point
 from loadtest.points.spec import Load, PointResult, PointSpec, Protocol, Requests, Segment
@@ -79,7 +81,8 @@ class Recording:
     """Everything of a block before it is cut. requests, result: None where no generator came to its end.
 
     resources: (time_ns, role, cores, rss_bytes) rows. scrapes: the arm's metrics before and after, None where it tells none.
-    wire: what the arm's server was spoken to in.
+    wire: what the arm's server was spoken to in. compiling: mean cores of the server's just-in-time compilers, None where
+    none are known.
     faults: what makes the block invalid whatever is cut (a process died, the generator failed).
     """
 
@@ -93,6 +96,7 @@ class Recording:
     started_seconds: float | None
     wire: str = ""
     faults: tuple[str, ...] = field(default=())
+    compiling: float | None = None
 
 
 def point_spec(running: Running, arm: str, plan: BlockPlan) -> PointSpec:
@@ -130,6 +134,7 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
     sampler = Sampler(generator.roots, SAMPLE_SECONDS, machine=True)
     sampler.start()
     result = requests = None
+    compiled, began = _compilers(running, arm), time.monotonic()
     try:
         if not faults:
             result = run_point(point_spec(running, arm, plan), folder, on_progress)
@@ -138,6 +143,7 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
         faults += (f"the generator failed: {error}",)
     finally:
         sampler.stop()
+    compiling = spent(compiled, _compilers(running, arm)) / (time.monotonic() - began) if compiled else None
     after = scrape(found) if before is not None else None
     write_resources(folder / "resources.parquet", sampler.rows())
     for name, text in (("before", before), ("after", after)):
@@ -154,7 +160,12 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
         started_seconds=running.started_seconds.get(arm),
         wire=spoken(running, arm, plan),
         faults=tuple(dict.fromkeys((*faults, *dead(running, arm)))),
+        compiling=compiling,
     )
+
+
+def _compilers(running: Running, arm: str) -> Threads:
+    return compilers(processes(running.roots().get(f"arm {arm}", ())))
 
 
 def spoken(running: Running, arm: str, plan: BlockPlan) -> str:

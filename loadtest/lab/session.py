@@ -23,8 +23,8 @@ from loadtest.points.spec import Load, Requests
 
 Json = dict[str, Any]
 
-START_SECONDS = 25.0
-"""What a start of two servers is planned with, for the estimate of what remains."""
+START_SECONDS = 60.0
+"""What a start of two servers and their first requests are planned with, for the estimate of what remains."""
 
 AROUND_SECONDS = 2.0
 """What a block takes beside warm-up and window: the generator's own start, the slack, the analysis."""
@@ -65,6 +65,9 @@ def planned(load: Load) -> float:
     """Seconds a block of this load is planned with."""
     return load.warmup + load.duration + AROUND_SECONDS
 
+
+Prime = Callable[[Running, Path], Json]
+"""Sends first requests to all arms; returns what lab.json's "primed" tells of a start (lab/spec.py)."""
 
 Measure = Callable[[Running, Ask, Path], Taken]
 """Loads one arm and returns what came; raises nothing for a server that failed (the block says so)."""
@@ -149,6 +152,14 @@ class Bench:
     book: Book
     seed: int = 1
     tell: Callable[[Step], None] = lambda step: None
+    prime: Prime | None = None
+
+    def warm(self, running: Running, start: str) -> None:
+        """First requests to all arms of a fresh start; the document's arms learn what only running servers tell."""
+        learn_arms(self.book, running)
+        if self.prime is not None:
+            told = self.prime(running, self.book.folder / "prime")
+            self.book.change(primed={**self.book.document.get("primed", {}), start: told})
 
     def take(self, running: Running, ask: Ask) -> Taken:
         """Measure a block and keep it; raises SearchError where the servers or the generator did not get through it."""

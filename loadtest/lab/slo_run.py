@@ -21,7 +21,6 @@ from loadtest.lab.session import (
     Taken,
     cores,
     late_reason,
-    learn_arms,
     planned,
     stand_in_between,
 )
@@ -89,7 +88,7 @@ class SloRun:
 
     def _greet(self, running: Running, replicate: int) -> None:
         """One client at a time on each idle arm: warms it up and tells what its queue looks like when it is empty."""
-        learn_arms(self.bench.book, running)
+        self.bench.warm(running, f"start {replicate}")
         mixed = stand_in_between(self.bench.book.document["arms"])
         self.terms = replace(self.terms, stand_in=mixed)
         for arm in running.arms:

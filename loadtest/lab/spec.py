@@ -123,6 +123,8 @@ class StandError(RuntimeError):
 #   "arms": {name: {"kind", "variant", "implementation", "stand_in", "threads", "workers", "cores", "max_batch",
 #                   "wait_ms", "path", "digest", "wire": {protocol: wire}, "role": "baseline"|"arm"|"A/A"}},
 #   "blocks": [BLOCK, ...],
+#   "primed": {start: {arm: {"seconds": s, "settled": bool, "cost_ms": [f], "compiling_cores": [f], "failed": str|null}}},
+#                                         # first requests, by round: the server's CPU time an answer, its compilers' cores
 #   "comparisons": [COMPARISON, ...],
 #   "results": {...},                     # what the kind needs beside that: curves, capacities, grid, claims
 #   "not_tested": [str]

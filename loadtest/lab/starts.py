@@ -18,13 +18,12 @@ from gateway.errors import AbgateError
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import common
 from loadtest.lab.plan import ComparisonPlan, LoadPlan
+from loadtest.lab.priming import prime
 from loadtest.lab.recording import BlockPlan, record
 from loadtest.lab.spec import Running, Stand, StandError
 from loadtest.points.spec import Load
 
 START_TRIES = 2
-PRIME_ROUNDS = 4
-PRIME_GAIN = 1.05
 Json = dict[str, Any]
 Tell = Callable[[str, float], None]
 """Told what is being done, and the share of the work that is done."""
@@ -102,25 +101,12 @@ class Starts:
             arm: round(seconds, 2) for arm, seconds in running.started_seconds.items()
         }
 
-    def _prime(self, running: Running, arms: Sequence[str]) -> None:
-        """Load every arm until it gets no faster, so that no block pays for its server's first work (Java compiles as it goes).
-
-        Rounds of timing.prime seconds, at least 2, at most PRIME_ROUNDS; each round's answers per second are kept.
-        """
-        seconds = self.plan.timing.prime
-        if seconds <= 0:
-            return
-        most = max((load.closed or 1 for load in self.plan.loads.values()), default=1)
-        for arm in arms:
-            for protocol in self.plan.protocols:
-                plan = replace(self._any_block(protocol), load=Load.closed(most, seconds), slack=0.0, id="prime")
-                rates: list[float] = []
-                while len(rates) < PRIME_ROUNDS and not settled(rates):
-                    result = record(running, arm, plan, self.run_dir / "blocks" / "prime").result
-                    shutil.rmtree(self.run_dir / "blocks" / "prime", ignore_errors=True)
-                    rates.append(result.achieved if result is not None else 0.0)
-                primed = self.document["results"].setdefault("primed", {})
-                primed.setdefault(f"{arm} {protocol}", []).append([round(rate, 1) for rate in rates])
+    def _prime(self, running: Running, arms: Sequence[str], start: str) -> None:
+        """First requests to all arms, over each of the protocols, for at most timing.prime seconds each."""
+        for protocol in self.plan.protocols:
+            one = self._any_block(protocol)
+            told = prime(running, dict.fromkeys(arms, one), self.run_dir / "prime", self.plan.timing.prime)
+            self.document.setdefault("primed", {})[f"{start}, {protocol}"] = told
 
     def _any_block(self, protocol: Any) -> BlockPlan:
         return replace(self.plan, loads={"prime": LoadPlan(closed=1)}).block("prime", protocol, None)
@@ -140,7 +126,7 @@ class Starts:
         with self.stand.up([by_name[name] for name in order], folder) as running:
             self._up(running, str(number))
             self._say(f"start {number + 1} of {len(self.orders)}: first requests", number, 0.3)
-            self._prime(running, order)
+            self._prime(running, order, f"start {number}")
             sets = [(protocol, name) for protocol in plan.protocols for name in plan.loads]
             for place, (protocol, name) in enumerate(sets):
                 self._say(
@@ -170,7 +156,7 @@ class Starts:
         shutil.rmtree(folder, ignore_errors=True)
         found: dict[str, float] = {}
         with self.stand.up(arms, folder) as running:
-            self._prime(running, [arm.name for arm in arms])
+            self._prime(running, [arm.name for arm in arms], "pilot")
             load = Load.closed(self.plan.pilot_load, self.plan.timing.duration, self.plan.timing.warmup)
             for arm in arms:
                 for protocol in self.plan.protocols:
@@ -180,11 +166,6 @@ class Starts:
                         raise LabError(f"pilot: {arm.name}, {protocol}: {'; '.join(block['reasons'])}")
                     found[f"{arm.name} {protocol}"] = block["goodput"]
         self.document["results"] |= {"pilot": found, "rates": dict(self.plan.rates(min(found.values())))}
-
-
-def settled(rates: Sequence[float]) -> bool:
-    """Whether the last round of first requests was hardly faster than the one before. PURE."""
-    return len(rates) > 1 and rates[-1] <= PRIME_GAIN * rates[-2]
 
 
 def idle_cores(blocks: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.stats.paired import pair_orders
 from loadtest.lab import sweep
-from loadtest.lab.session import START_SECONDS, Ask, Bench, Step, learn_arms, planned
+from loadtest.lab.session import START_SECONDS, Ask, Bench, Step, planned
 from loadtest.lab.spec import Running
 from loadtest.points.spec import Load
 
@@ -48,7 +48,7 @@ class SweepRun:
         for replicate, order in enumerate(orders):
             self._tell(f"start {replicate + 1} of {self.plan.starts}: fresh servers")
             with self.bench.stand.up(self.bench.arms, self.bench.start_folder(f"start-{replicate}")) as running:
-                learn_arms(self.bench.book, running)
+                self.bench.warm(running, f"start {replicate}")
                 self.done += START_SECONDS
                 arms = names if order == "AB" else names[::-1]
                 if self.plan.concurrency:

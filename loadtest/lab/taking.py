@@ -8,9 +8,10 @@ from typing import Literal
 
 from loadtest.lab.blocks import BlockPlan, measure
 from loadtest.lab.cut import recorded_from, select
-from loadtest.lab.session import Ask, Taken
+from loadtest.lab.priming import LIMIT, prime
+from loadtest.lab.session import Ask, Json, Taken
 from loadtest.lab.spec import Running
-from loadtest.points.spec import Protocol
+from loadtest.points.spec import Load, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,11 @@ class Taking:
     check: Literal["off", "label", "reference"] = "off"
     every: int = 16
     slack: float = 1.0
+
+    def prime(self, running: Running, folder: Path) -> Json:
+        """First requests to all arms; a `session.Prime`."""
+        plan = BlockPlan(Load.closed(1, 1.0), self.payloads, self.signature, self.protocol, self.path, seed=0)
+        return prime(running, dict.fromkeys(running.arms, plan), folder, LIMIT)
 
     def __call__(self, running: Running, ask: Ask, folder: Path) -> Taken:
         """Load one arm; a server or generator that fails is told in `faults`."""

@@ -55,7 +55,7 @@ def test_a_comparison_of_real_servers_is_whole_honest_and_leaves_nothing_running
         comparison.plan_of(plan.load("servers"), "servers", arms, ARTIFACTS / "digits", full=False, direct=False),
         loads={"one at a time": LoadPlan(closed=1)},
         replicates=1,
-        timing=Timing(duration=0.6, warmup=0.1, slack=0.1, prime=0),
+        timing=Timing(duration=0.6, warmup=0.1, slack=0.1, prime=3),  # a round of first requests
     )
     stand = Tapped({"plan": made.block("one at a time", "tfs-rest", None)})
     run_dir = new_run(tmp_path, "comparison")
@@ -76,6 +76,14 @@ def test_a_comparison_of_real_servers_is_whole_honest_and_leaves_nothing_running
     assert {name: arm["role"] for name, arm in found["arms"].items()} == {
         "torchserve": "baseline", "tfserving": "arm", "torchserve-aa": "A/A",
     }  # fmt: skip
+    (primed,) = found["primed"].values()
+    assert {name: one["failed"] for name, one in primed.items()} == dict.fromkeys(
+        ("torchserve", "tfserving", "torchserve-aa")
+    )
+    assert primed["torchserve"]["compiling_cores"][0] > 0.1  # a Java that has just started compiles
+    assert primed["torchserve"]["settled"] is False
+    assert primed["tfserving"]["compiling_cores"] == []
+    assert primed["tfserving"]["cost_ms"][0] > 0
     primary = next(one for one in found["comparisons"] if one["primary"])
     assert primary["missing"] == "1 pairs of starts, at least 6 are needed"
     assert (found["complete"], found["verdict"]["code"]) == (True, 2)

@@ -14,7 +14,7 @@ from loadtest.lab.comparison import analyse, plan_of
 from loadtest.lab.judge import STAND_IN
 from loadtest.lab.order import turns
 from loadtest.lab.plan import ComparisonPlan, from_json, to_json
-from loadtest.lab.starts import idle_cores, settled
+from loadtest.lab.starts import idle_cores
 from tests.unit.lab_values import arm, block
 
 SAME_KIND = {name: {"kind": "torchserve", "stand_in": False} for name in ("a", "b", "a-aa")}
@@ -167,13 +167,6 @@ def test_the_idle_arms_use_is_told() -> None:
     blocks = [block("a", 0, 0, 1.0), block("b", 0, 1, 1.0)]
     blocks[0]["cpu"]["arm b"] = {"cores": 0.02, "rss_bytes": 1}
     assert idle_cores(blocks) == {"b": 0.02}
-
-
-@pytest.mark.parametrize(
-    ("rates", "done"), [([], False), ([100], False), ([100, 150], False), ([100, 150, 155], True), ([100, 90], True)]
-)
-def test_first_requests_end_when_a_server_gets_no_faster(rates: list[float], done: bool) -> None:
-    assert settled(rates) is done
 
 
 def test_a_plan_comes_back_from_its_json(tmp_path: Path) -> None:
