@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from gateway.cli_lab import find_run, lab_options
 from gateway.errors import AbgateError, ConfigError
 
 if TYPE_CHECKING:
@@ -74,25 +75,11 @@ def search_options(
     return add
 
 
-def _lab(resume: bool = False) -> Callable[[Command], Command]:
-    """The lab's options, without --resume where a search cannot go on."""
-    from gateway.cli_lab import lab_options
-
-    def add(command: Command) -> Command:
-        command = lab_options(command)
-        if not resume:
-            found = getattr(command, "__click_params__", [])
-            found[:] = [parameter for parameter in found if parameter.name != "resume"]
-        return command
-
-    return add
-
-
 @click.command()
-@click.argument("model")
-@_lab()
+@click.argument("model", required=False)
+@lab_options
 @search_options("10s", "1s")
-@click.option("--p99", callback=_seconds, required=True, metavar="20ms", help="The latency p99 may have.")
+@click.option("--p99", callback=_seconds, metavar="20ms", help="The latency p99 may have.")
 @click.option("--errors", callback=_share, metavar="0.1%", help="The share of failed requests there may be.")
 @click.option("--price-per-core-hour", type=click.FloatRange(min=0), help="For the cost per million inferences.")
 @click.option(
@@ -106,50 +93,54 @@ def _lab(resume: bool = False) -> Callable[[Command], Command]:
 @click.option(
     "--margin", callback=_share, default="5%", show_default=True, help="A difference below it does not matter."
 )
-def slo(model: str, p99: float, errors: float | None, price_per_core_hour: float | None, **given: Any) -> int:
+def slo(model: str | None, resume: str | None, **given: Any) -> int:
     """How many requests per second and core each server of MODEL carries at a p99, and what a million of them cost."""
     from gateway.cli_searches_show import show_slo, slo_verdict
     from loadtest.lab.slo import Objective, Search
     from loadtest.lab.slo_results import Terms
     from loadtest.lab.slo_run import SloRun, Times
 
+    book, model, given = _asked(resume, "slo", model, given)
+    p99, price = given["p99"], given["price_per_core_hour"]
+    if p99 is None:
+        raise ConfigError(["--p99: how late may a hundredth of the answers be, for example --p99 20ms"])
     question = (
         f"How many requests per second and core does each server of {model} carry with p99 at most {1e3 * p99:g} ms?"
     )
-    given |= {"p99": p99, "errors": errors, "price_per_core_hour": price_per_core_hour}
     arms = _arms(model, given)
     terms = Terms(
-        objective=Objective(1e3 * p99, errors),
+        objective=Objective(1e3 * p99, given["errors"]),
         arms=tuple(arm.name for arm in arms),
         starts=given["starts"],
         seed=given["seed"],
         path=_path(given),
         protocol=given["protocol"],
         cores={arm.name: len(arm.resources.cores) if arm.resources.cores else None for arm in arms},
-        price=price_per_core_hour,
+        price=price,
         margin=given["margin"],
     )
     times = Times(given["probe"], given["point"], given["warmup"], given["points"])
-    with _bench("slo", question, model, arms, given) as bench:
+    with _bench("slo", question, model, arms, given, book) as bench:
         search = Search(given["start_rate"])
         results = SloRun(bench, terms, search, times).run()
         return _end(bench, slo_verdict(results), show_slo)
 
 
 @click.command()
-@click.argument("model")
-@_lab()
+@click.argument("model", required=False)
+@lab_options
 @search_options("8s", "1s")
 @click.option("--concurrency", metavar="1:64", help="Closed loop: powers of two up to the second, or a list 1,4,16.")
 @click.option("--rates", metavar="100:1600", help="Open loop, per second: each twice the one before, or a list.")
 @click.option("--starts", type=click.IntRange(min=1), default=1, show_default=True, help="Fresh starts, a curve each.")
-def sweep(model: str, concurrency: str | None, rates: str | None, **given: Any) -> int:
+def sweep(model: str | None, resume: str | None, **given: Any) -> int:
     """Throughput-latency curves of each arm of MODEL: over concurrency and over rate (default: both), one arm at a time."""
     from gateway.cli_searches_show import show_sweep, sweep_verdict
     from loadtest.lab.sweep import levels
     from loadtest.lab.sweep_run import SweepPlan, SweepRun
 
-    given |= {"concurrency": concurrency, "rates": rates}
+    book, model, given = _asked(resume, "sweep", model, given)
+    concurrency, rates = given["concurrency"], given["rates"]
     both = concurrency is None and rates is None
     try:
         closed, stop = levels(concurrency or "1:64") if concurrency or both else ((), False)
@@ -168,14 +159,14 @@ def sweep(model: str, concurrency: str | None, rates: str | None, **given: Any) 
         starts=given["starts"],
     )
     question = f"How do throughput and latency of each server of {model} grow with the load?"
-    with _bench("sweep", question, model, _arms(model, given), given) as bench:
+    with _bench("sweep", question, model, _arms(model, given), given, book) as bench:
         results = SweepRun(bench, plan).run()
         return _end(bench, sweep_verdict(results), show_sweep)
 
 
 @click.command()
 @click.argument("model", required=False)
-@_lab(resume=True)
+@lab_options
 @search_options("6s", "2s", protocol="tfs-grpc", direct=True)
 @click.option(
     "--batches", metavar="2:64", default="2:64", show_default=True, help="Rows of a batch: a range or a list."
@@ -190,13 +181,7 @@ def batching(model: str | None, resume: str | None, **given: Any) -> int:
     from gateway.cli_searches_show import batching_verdict, fragments, show_batching
     from loadtest.lab.batching_run import BatchingPlan, BatchingRun
 
-    book = None
-    if resume:
-        book = _going_on(resume, given["runs"], "batching")
-        options = book.document["plan"]["options"]
-        model, given = options["model"], options | {"runs": given["runs"], "artifacts": Path(options["artifacts"])}
-    if model is None:
-        raise ConfigError(["MODEL: name a model, such as mlp, or a run to go on with (--resume RUN)"])
+    book, model, given = _asked(resume, "batching", model, given)
     arms = _arms(model, given)
     plan = BatchingPlan(
         path=_path(given),
@@ -241,14 +226,21 @@ def _arms(model: str, given: dict[str, Any]) -> tuple[ArmSpec, ...]:
     return arm_specs(model, given)
 
 
-def _going_on(run: str, runs: Path, kind: str) -> Any:
-    from gateway.cli_lab import find_run
+def _asked(resume: str | None, kind: str, model: str | None, given: Json) -> tuple[Any, str, Json]:
+    """The document of a run that goes on (else None), and the model and options: its own or those given."""
     from loadtest.lab.session import Book
 
-    try:
-        return Book.resumed(find_run(run, runs), kind)
-    except ValueError as error:
-        raise ConfigError([f"--resume: {error}"]) from error
+    book = None
+    if resume:
+        try:
+            book = Book.resumed(find_run(resume, given["runs"]), kind)
+        except ValueError as error:
+            raise ConfigError([f"--resume: {error}"]) from error
+        options = book.document["plan"]["options"]
+        model, given = options["model"], options | {"runs": given["runs"], "artifacts": Path(options["artifacts"])}
+    if model is None:
+        raise ConfigError([f"MODEL: name a model, such as digits, or a run to go on with (`{kind} --resume RUN`)"])
+    return book, model, given
 
 
 @contextmanager
@@ -284,8 +276,7 @@ def _bench(
             raise
         except KeyboardInterrupt:
             book.end("interrupted", 2, ["interrupted before it was complete"], complete=False)
-            if kind == "batching":
-                click.echo(f"to go on: abgate loadtest batching --resume {book.folder.name}", err=True)
+            click.echo(f"to go on: abgate loadtest {kind} --resume {book.folder.name}", err=True)
             raise
 
 

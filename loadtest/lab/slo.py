@@ -6,7 +6,8 @@ comes from ONE grid of rates for all arms, fixed when the brackets are known. Wh
 lab.json's "results" of kind slo:
   slo {percentile, threshold_ms, over, errors}, path, protocol, confidence, starts, primary ("points": block bootstrap of the
   measured starts; "starts": paired t over fresh starts), probes {arm: [{rate, over, errors, held, block}]},
-  bracket {arm: {low, high, note}}, grid [rate], arms {arm: ARM}, ratio and ratio_per_core (RATIO), price_per_core_hour
+  bracket {arm: {low, high, note}}, grid [rate], whole [starts measured], points [{arm, rate, replicate, block, reasons,
+  server_cores, gateway_cores, generator_cores}], arms {arm: ARM}, ratio and ratio_per_core (RATIO), price_per_core_hour
 ARM = {curve: [{rate, n, over, failed, fitted, p50_ms, p99_ms, server_cores, gateway_cores, generator_cores, blocks}],
   capacity: EST, cores: {basis: "given"|"used", value}, per_core: EST, cost_per_million: EST|null, valid, reasons, per_start: [EST]}
 RATIO = {baseline, arm, metric, value, low, high, p, confidence, margin, method, verdict, reason} or {missing}

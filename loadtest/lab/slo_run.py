@@ -6,6 +6,7 @@ Every decision is slo.py's, every figure slo_results.py's; here is only their or
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,8 @@ class Times:
 
 @dataclass
 class SloRun:
-    """One run. terms.stand_in is set when the servers have said what they are."""
+    """One run. terms.stand_in is set when the servers have said what they are. A run that goes on keeps the brackets that were
+    found and the starts that were whole: the points of one start must come from the same processes."""
 
     bench: Bench
     terms: Terms
@@ -62,28 +64,47 @@ class SloRun:
     rates: tuple[float, ...] = ()
     done: float = 0.0
     started: int = 0
+    whole: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Take up what an earlier part of this run measured."""
+        earlier = self.bench.book.document.get("results") or {}
+        self.brackets = {
+            arm: slo.Bracket(one["low"], one["high"], one["note"]) for arm, one in earlier.get("bracket", {}).items()
+        }
+        self.probes = {arm: seen for arm, seen in earlier.get("probes", {}).items() if arm in self.brackets}
+        self.rates = tuple(earlier.get("grid", ()))
+        self.whole = list(earlier.get("whole", ()))
+        self.points = [
+            Measured(**{**one, "reasons": tuple(one["reasons"])}, outcomes=self._outcomes(one["block"]))
+            for one in earlier.get("points", ())
+            if one["replicate"] in self.whole
+        ]
 
     def run(self) -> Json:
         """All starts; returns and writes "results". Raises StandError, SearchError."""
         bench = self.bench
         names = [arm.name for arm in bench.arms]
-        plan: tuple[slo.Place, ...] = ()
         for replicate in range(self.terms.starts):
+            if replicate in self.whole:
+                self.started += 1
+                continue
             self._tell(f"start {replicate + 1} of {self.terms.starts}: fresh servers")
             with bench.stand.up(bench.arms, bench.start_folder(f"start-{replicate}")) as running:
                 self.done += START_SECONDS
                 self._greet(running, replicate)
                 self.started += 1
-                if replicate == 0:
+                if not self.rates:
                     self._bracket(running)
                     self.rates = slo.grid(self.brackets.values(), self.times.points)
-                    plan = slo.order(names, self.rates, self.terms.starts, self.terms.seed)
                     self._write()
                 if not self.rates:
                     break  # no arm has a bracket: there is nothing to measure
-                for place in plan:
+                for place in slo.order(names, self.rates, self.terms.starts, self.terms.seed):
                     if place.replicate == replicate:
                         self._point(running, place)
+                self.whole.append(replicate)
+                self._write()
         return self._write(final=True)
 
     def _greet(self, running: Running, replicate: int) -> None:
@@ -97,6 +118,8 @@ class SloRun:
 
     def _bracket(self, running: Running) -> None:
         for arm in running.arms:
+            if arm in self.brackets:
+                continue
             seen: list[slo.Probe] = []
             while not isinstance(step := slo.next_probe(seen, self.terms.objective, self.search), slo.Bracket):
                 taken = self._offer(running, f"probe-{arm}-{len(seen):02d}", arm, step, self.times.probe)
@@ -121,9 +144,23 @@ class SloRun:
         if self.terms.path == "direct":
             used[1] = None
         outcomes = Outcomes.of(_whole(taken))
+        np.savez(self._kept(block["id"]), latency_ms=outcomes.latency_ms, answered=outcomes.answered)
         at = (place.arm, place.rate, place.replicate, block["id"])
         self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
         self._drain(running, place.arm, taken)
+
+    def _kept(self, block: str) -> Path:
+        """Where a point's outcomes lie, beside its raw data."""
+        folder = self.bench.book.folder / "blocks" / block
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / "outcomes.npz"
+
+    def _outcomes(self, block: str) -> Outcomes:
+        try:
+            with np.load(self._kept(block)) as kept:
+                return Outcomes(kept["latency_ms"], kept["answered"])
+        except (OSError, ValueError, KeyError) as error:
+            raise SearchError(f"{self._kept(block)}: cannot be read, the run cannot go on: {error}") from error
 
     def _offer(
         self, running: Running, id: str, arm: str, rate: float, seconds: float, place: slo.Place | None = None
@@ -173,9 +210,17 @@ class SloRun:
             "probes": self.probes,
             "bracket": {arm: {"low": b.low, "high": b.high, "note": b.note} for arm, b in self.brackets.items()},
             "grid": list(self.rates),
+            "whole": list(self.whole),
+            "points": [_point(one) for one in self.points],
         }
         self.bench.book.change(results=found)
         return found
+
+
+def _point(one: Measured) -> Json:
+    """A point of the grid without its outcomes."""
+    told = {key: getattr(one, key) for key in Measured.__dataclass_fields__ if key != "outcomes"}
+    return told | {"reasons": list(one.reasons)}
 
 
 def _seconds(duration: float, warmup: float) -> float:

@@ -12,6 +12,7 @@ from loadtest.lab.spec import Running
 from loadtest.points.spec import Load
 
 Json = dict[str, Any]
+CLOSED, OPEN = "closed loop", "open loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,26 @@ class SweepPlan:
 
 @dataclass
 class SweepRun:
-    """One run; `curves` grows and is written with every point."""
+    """One run; `curves` grows and is written with every point. A run that goes on keeps the curves that were whole: each
+    comes from one start of the servers."""
 
     bench: Bench
     plan: SweepPlan
     curves: list[Json] = field(default_factory=list)
     done: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Take up what an earlier part of this run measured."""
+        earlier = (self.bench.book.document.get("results") or {}).get("curves") or []
+        self.curves = [curve for curve in earlier if curve.get("whole")]
+
     def run(self) -> Json:
         """All starts; returns and writes "results". Raises StandError, SearchError."""
         names = [arm.name for arm in self.bench.arms]
         orders = pair_orders(self.plan.starts, self.bench.seed)
         for replicate, order in enumerate(orders):
+            if all(self._has(replicate, name, mode) for name in names for mode in self._modes()):
+                continue
             self._tell(f"start {replicate + 1} of {self.plan.starts}: fresh servers")
             with self.bench.stand.up(self.bench.arms, self.bench.start_folder(f"start-{replicate}")) as running:
                 self.bench.warm(running, f"start {replicate}")
@@ -53,12 +62,26 @@ class SweepRun:
                 arms = names if order == "AB" else names[::-1]
                 if self.plan.concurrency:
                     for arm in arms:
-                        self._closed(running, replicate, arm)
+                        if not self._has(replicate, arm, CLOSED):
+                            self._closed(running, replicate, arm)
+                            self._whole()
                 if self.plan.open_loop:
                     rates = self.plan.rates or sweep.rates_from(self._peaks(replicate))
                     for arm in arms:
-                        self._open(running, replicate, arm, rates)
+                        if not self._has(replicate, arm, OPEN):
+                            self._open(running, replicate, arm, rates)
+                            self._whole()
         return self._write()
+
+    def _modes(self) -> list[str]:
+        return [*([CLOSED] if self.plan.concurrency else []), *([OPEN] if self.plan.open_loop else [])]
+
+    def _has(self, replicate: int, arm: str, mode: str) -> bool:
+        return any((one["replicate"], one["arm"], one["mode"]) == (replicate, arm, mode) for one in self.curves)
+
+    def _whole(self) -> None:
+        self.curves[-1]["whole"] = True
+        self._write()
 
     def _closed(self, running: Running, replicate: int, arm: str) -> None:
         blocks: list[Json] = []
@@ -108,7 +131,7 @@ class SweepRun:
         return [
             curve["peak"]["goodput"]
             for curve in self.curves
-            if curve["replicate"] == replicate and curve["mode"] == "closed loop" and curve["peak"]
+            if curve["replicate"] == replicate and curve["mode"] == CLOSED and curve["peak"]
         ]
 
     def _tell(self, text: str) -> None:

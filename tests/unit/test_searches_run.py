@@ -15,11 +15,11 @@ from loadtest.lab.slo_run import SloRun, Times
 from loadtest.lab.sweep_run import SweepPlan, SweepRun
 
 
-def slo_run(script, folder, starts=1, **changes):
+def slo_run(script, folder, starts=1, book=None, **changes):
     terms = Terms(
         Objective(20.0, 0.01), ("ts", "tf"), starts, 1, "gateway", "tfs-rest", price=0.04, replicates=200, **changes
     )
-    run = SloRun(script.bench(folder, "slo"), terms, Search(), Times(0.5, 3.0, 0.0, 5))
+    run = SloRun(script.bench(folder, "slo", book=book), terms, Search(), Times(0.5, 3.0, 0.0, 5))
     return run.run()
 
 
@@ -157,3 +157,42 @@ def test_a_run_of_another_kind_cannot_go_on(tmp_path):
     Script(batched).bench(tmp_path, "sweep")
     with pytest.raises(ValueError, match="only one of kind 'batching'"):
         Book.resumed(tmp_path, "batching")
+
+
+@pytest.mark.parametrize("cut", [2, 30, 45])
+def test_slo_goes_on_with_its_brackets_and_whole_starts(tmp_path, cut):
+    servers = {"ts": 800.0, "tf": 1600.0}
+    first = Script(lambda name, batch: servers[name], fails_at=cut)
+    with pytest.raises(KeyboardInterrupt):
+        slo_run(first, tmp_path, starts=2)
+    before = json.loads((tmp_path / "lab.json").read_text())["results"]
+    kept = [point["block"] for point in before.get("points", []) if point["replicate"] in before["whole"]]
+    second = Script(lambda name, batch: servers[name])
+    found = slo_run(second, tmp_path, starts=2, book=Book.resumed(tmp_path, "slo"))
+    assert set(before.get("bracket", {})) <= set(found["bracket"])
+    assert len(second.starts) == 2 - len(before.get("whole", []))
+    assert not set(kept) & set(second.asked), "a start that was whole was measured again"
+    assert bool(before.get("grid")) != any(id.startswith("probe-ts") for id in second.asked)
+    assert sorted({(p["arm"], p["rate"], p["replicate"]) for p in found["points"]}) == sorted(
+        (arm, rate, start) for arm in servers for rate in found["grid"] for start in (0, 1)
+    )
+    assert len(found["points"]) == 2 * 2 * len(found["grid"])
+    for name, mu in servers.items():
+        assert found["arms"][name]["capacity"]["value"] == pytest.approx(mm1_capacity(mu), rel=0.08)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 17])
+def test_sweep_goes_on_with_the_curves_that_were_whole(tmp_path, cut):
+    plan = SweepPlan("gateway", "tfs-rest", (1, 2, 4, 8), rates=(50, 100, 200), point=0.5, warmup=0.0, starts=2)
+    first = Script(lambda name, batch: {"ts": 500.0, "tf": 1000.0}[name], fails_at=cut)
+    with pytest.raises(KeyboardInterrupt):
+        SweepRun(first.bench(tmp_path, "sweep"), plan).run()
+    second = Script(lambda name, batch: {"ts": 500.0, "tf": 1000.0}[name])
+    found = SweepRun(second.bench(tmp_path, "sweep", book=Book.resumed(tmp_path, "sweep")), plan).run()
+    curves = [(one["replicate"], one["arm"], one["mode"]) for one in found["curves"]]
+    assert sorted(curves) == sorted(
+        (start, arm, mode) for start in (0, 1) for arm in ("ts", "tf") for mode in ("closed loop", "open loop")
+    )
+    assert all(one["whole"] for one in found["curves"])
+    # what was whole: 14 blocks are a start, 4 of each closed curve and 3 of each open one
+    assert len(second.asked) == 28 - {0: 0, 5: 4, 17: 14}[cut]
