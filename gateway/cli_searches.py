@@ -232,10 +232,7 @@ def _asked(resume: str | None, kind: str, model: str | None, given: Json) -> tup
 
     book = None
     if resume:
-        try:
-            book = Book.resumed(find_run(resume, given["runs"]), kind)
-        except ValueError as error:
-            raise ConfigError([f"--resume: {error}"]) from error
+        book = Book.resumed(find_run(resume, given["runs"]), kind)
         options = book.document["plan"]["options"]
         model, given = options["model"], options | {"runs": given["runs"], "artifacts": Path(options["artifacts"])}
     if model is None:

@@ -95,7 +95,8 @@ def arms_entry(arms: Sequence[ArmSpec], running: Running, roles: Mapping[str, st
 def write(run_dir: Path, document: Mapping[str, Any]) -> None:
     """Write lab.json whole: a reader sees the old one or the new one. A number that is none is refused (ValueError)."""
     part = run_dir / f".{NAME}.{os.getpid()}"
-    part.write_text(json.dumps(document, indent=1, allow_nan=False, default=str) + "\n", "utf-8")
+    # without indent: json then encodes in C, ten times as fast, and this is done after every block
+    part.write_text(json.dumps(document, allow_nan=False, default=str) + "\n", "utf-8")
     part.replace(run_dir / NAME)
 
 

@@ -6,8 +6,6 @@ document is whole after every point, so that whatever ends the run leaves all th
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 
 from gateway.errors import AbgateError
 from gateway.stats.schedule import LATE_LIMIT
-from loadtest.lab.document import NAME, planned_arm
+from loadtest.lab.document import FORMAT, planned_arm, reopen, write
 from loadtest.lab.spec import ArmSpec, Running, Stand
 from loadtest.points.spec import Load, Requests
 
@@ -84,7 +82,7 @@ class Step:
 
 @dataclass
 class Book:
-    """lab.json of one run directory, rewritten whole (beside it, then renamed) after each change."""
+    """lab.json of one run directory, rewritten whole after each change."""
 
     folder: Path
     document: Json
@@ -95,22 +93,23 @@ class Book:
     def new(cls, folder: Path, document: Json) -> Book:
         """A run that begins; the folder is made."""
         folder.mkdir(parents=True, exist_ok=True)
-        blank: Json = {"complete": False, "blocks": [], "comparisons": [], "results": {}, "seconds": 0.0}
+        blank: Json = {
+            "format": FORMAT,
+            "complete": False,
+            "blocks": [],
+            "comparisons": [],
+            "results": {},
+            "seconds": 0.0,
+        }
         book = cls(folder, blank | document)
         book.save()
         return book
 
     @classmethod
     def resumed(cls, folder: Path, kind: str) -> Book:
-        """A run that goes on; raises ValueError where lab.json is none of this kind."""
-        try:
-            document = json.loads((folder / NAME).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder / NAME}: cannot be read: {error}") from error
-        if not isinstance(document, dict) or document.get("kind") != kind:
-            told = document.get("kind") if isinstance(document, dict) else None
-            raise ValueError(f"{folder}: a run of kind {told!r}; only one of kind {kind!r} can go on here")
-        return cls(folder, document, before=float(document.get("seconds", 0.0)))
+        """A run that goes on; raises ConfigError where lab.json is none of this kind."""
+        document = reopen(folder, kind)
+        return cls(folder, document, before=float(document["seconds"]))
 
     @property
     def blocks(self) -> list[Json]:
@@ -136,10 +135,7 @@ class Book:
     def save(self) -> None:
         """Write the file; a reader never sees half of it."""
         self.document["seconds"] = round(self.before + time.monotonic() - self.began, 1)
-        beside = self.folder / f".{NAME}.new"
-        # without indent: json then encodes in C, ten times as fast, and this is done after every block
-        beside.write_text(json.dumps(self.document, allow_nan=False), "utf-8")
-        os.replace(beside, self.folder / NAME)
+        write(self.folder, self.document)
 
 
 @dataclass(frozen=True)

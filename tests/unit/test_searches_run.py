@@ -6,6 +6,7 @@ import pytest
 from searches_double import Script
 
 from gateway.cli_searches_show import batching_verdict, slo_verdict, sweep_verdict
+from gateway.errors import ConfigError
 from loadtest.lab.batching import Levels
 from loadtest.lab.batching_run import BatchingPlan, BatchingRun
 from loadtest.lab.session import Book
@@ -155,7 +156,7 @@ def test_batching_goes_on_after_an_interrupt(tmp_path, cut):
 
 def test_a_run_of_another_kind_cannot_go_on(tmp_path):
     Script(batched).bench(tmp_path, "sweep")
-    with pytest.raises(ValueError, match="only one of kind 'batching'"):
+    with pytest.raises(ConfigError, match="a run of kind 'sweep', not 'batching'"):
         Book.resumed(tmp_path, "batching")
 
 
