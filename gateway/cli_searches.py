@@ -91,11 +91,18 @@ def search_options(
 @click.option("--probe", callback=_seconds, default="3s", show_default=True, help="Of a probe that only brackets.")
 @click.option("--start-rate", type=click.FloatRange(min=1), default=64, show_default=True, help="Of the first probe.")
 @click.option(
+    "--aa/--no-aa",
+    default=True,
+    show_default=True,
+    help="Measure the baseline twice: twins that differ void the ratio.",
+)
+@click.option(
     "--margin", callback=_share, default="5%", show_default=True, help="A difference below it does not matter."
 )
 def slo(model: str | None, resume: str | None, **given: Any) -> int:
     """How many requests per second and core each server of MODEL carries at a p99, and what a million of them cost."""
     from gateway.cli_searches_show import show_slo, slo_verdict
+    from loadtest.lab.comparison import twin_of
     from loadtest.lab.slo import Objective, Search
     from loadtest.lab.slo_results import Terms
     from loadtest.lab.slo_run import SloRun, Times
@@ -108,6 +115,8 @@ def slo(model: str | None, resume: str | None, **given: Any) -> int:
         f"How many requests per second and core does each server of {model} carry with p99 at most {1e3 * p99:g} ms?"
     )
     arms = _arms(model, given)
+    twin = twin_of(arms) if given["aa"] and len(arms) == 2 else None
+    arms = (*arms, twin) if twin else arms
     terms = Terms(
         objective=Objective(1e3 * p99, given["errors"]),
         arms=tuple(arm.name for arm in arms),
@@ -118,9 +127,10 @@ def slo(model: str | None, resume: str | None, **given: Any) -> int:
         cores={arm.name: len(arm.resources.cores) if arm.resources.cores else None for arm in arms},
         price=price,
         margin=given["margin"],
+        aa=twin.name if twin else "",
     )
     times = Times(given["probe"], given["point"], given["warmup"], given["points"])
-    with _bench("slo", question, model, arms, given, book) as bench:
+    with _bench("slo", question, model, arms, given, book, terms.aa) as bench:
         search = Search(given["start_rate"])
         results = SloRun(bench, terms, search, times).run()
         return _end(bench, slo_verdict(results), show_slo)
@@ -242,7 +252,13 @@ def _asked(resume: str | None, kind: str, model: str | None, given: Json) -> tup
 
 @contextmanager
 def _bench(
-    kind: str, question: str, model: str, arms: tuple[ArmSpec, ...], given: Mapping[str, Any], book: Any = None
+    kind: str,
+    question: str,
+    model: str,
+    arms: tuple[ArmSpec, ...],
+    given: Mapping[str, Any],
+    book: Any = None,
+    aa: str = "",
 ) -> Iterator[Bench]:
     """Everything a search acts with; its end leaves no process, and whatever ends it is in the document."""
     from gateway.cli_lab import interruptible, new_run
@@ -260,7 +276,7 @@ def _bench(
         options = {"model": model} | {key: _plain(value) for key, value in given.items()}
         plan = {"options": options, "seed": given["seed"], "check": taking.check}
         start = document.begin(run_dir, kind, question, plan, model, payloads)
-        book = Book.new(run_dir, start | {"arms": arms_before(arms)})
+        book = Book.new(run_dir, start | {"arms": arms_before(arms, aa)})
     click.echo(f"run: {book.folder}", err=True)
     with interruptible(), told(kind) as tell:
         try:

@@ -113,7 +113,7 @@ def show_slo(document: Json, console: Console) -> None:
             interval(arm["per_core"]), interval(arm["cost_per_million"], 3),
         )  # fmt: skip
     console.print(table)
-    for key in ("ratio", "ratio_per_core"):
+    for key in ("aa", "ratio", "ratio_per_core"):
         ratio = results.get(key)
         if ratio is not None:
             head = f"{ratio['metric']}, {ratio['arm']} / {ratio['baseline']} ({_MORE})"

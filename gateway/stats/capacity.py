@@ -22,6 +22,8 @@ from gateway.stats.result import Estimate, Interval, NotComputable
 MIN_RATES = 4
 """Rates a grid needs: two on each side of the crossing."""
 
+_SHUFFLE = 20_771
+
 
 @dataclass(frozen=True, slots=True)
 class Slo:
@@ -249,8 +251,8 @@ def _interval(
 def capacity_ratio(
     a: Capacity | NotComputable, b: Capacity | NotComputable, confidence: float = 0.95
 ) -> CapacityRatio | NotComputable:
-    """B/A from the two arms' replicates, which were drawn apart (arms are loaded one at a time). Not computable where an
-    arm's own interval is not: a ratio of something unknown."""
+    """B/A from the two arms' replicates, put together at random (arms are loaded one at a time, so that nothing pairs them).
+    Not computable where an arm's own interval is not: a ratio of something unknown."""
     for name, arm in (("A", a), ("B", b)):
         if isinstance(arm, NotComputable):
             return NotComputable(f"arm {name}: {arm.reason}")
@@ -259,8 +261,10 @@ def capacity_ratio(
     assert isinstance(a, Capacity)
     assert isinstance(b, Capacity)
     count = min(a.replicates.size, b.replicates.size)
+    # shuffled: of two arms that were resampled from one seed, replicate i would be high or low in both at once
+    apart = np.random.default_rng(_SHUFFLE).permutation(b.replicates[:count])
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = b.replicates[:count] / a.replicates[:count]
+        ratios = apart / a.replicates[:count]
     # neither arm on the grid: the ratio may be anything, so it counts against both limits
     lowest, highest = np.nan_to_num(ratios, nan=0.0, posinf=np.inf), np.nan_to_num(ratios, nan=np.inf, posinf=np.inf)
     limits = []

@@ -37,9 +37,7 @@ def plan_of(
         raise ConfigError(["a comparison needs arms"])
     model = arms[0].model
     payloads, signature = inputs_of(artifacts, model)
-    twin = replace(arms[0], name=arms[0].name + AA_SUFFIX)
-    if twin.name in {arm.name for arm in arms}:
-        raise ConfigError([f"arm {twin.name!r}: the baseline's second instance is called so; take another name"])
+    twin = twin_of(arms)
     return ComparisonPlan(
         profile=name,
         question=experiment.question.format(model=model),
@@ -61,6 +59,14 @@ def plan_of(
         rows=experiment.rows,
         seed=experiment.seed,
     )
+
+
+def twin_of(arms: Sequence[ArmSpec]) -> ArmSpec:
+    """The baseline once more; raises ConfigError where its name is taken."""
+    twin = replace(arms[0], name=arms[0].name + AA_SUFFIX)
+    if twin.name in {arm.name for arm in arms}:
+        raise ConfigError([f"arm {twin.name!r}: the baseline's second instance is called so; take another name"])
+    return twin
 
 
 def inputs_of(artifacts: Path, model: str) -> tuple[Path, Path | None]:

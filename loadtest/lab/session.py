@@ -174,9 +174,10 @@ class Bench:
         return folder
 
 
-def arms_before(arms: Sequence[ArmSpec]) -> Json:
-    """The document's arms as far as they are known before a server runs."""
-    return {arm.name: planned_arm(arm) | {"role": "arm" if i else "baseline"} for i, arm in enumerate(arms)}
+def arms_before(arms: Sequence[ArmSpec], aa: str = "") -> Json:
+    """The document's arms as far as they are known before a server runs. aa: which one is the baseline's second instance."""
+    roles = {arm.name: "A/A" if arm.name == aa else "arm" if i else "baseline" for i, arm in enumerate(arms)}
+    return {arm.name: planned_arm(arm) | {"role": roles[arm.name]} for arm in arms}
 
 
 def learn_arms(book: Book, running: Running) -> None:

@@ -10,6 +10,8 @@ lab.json's "results" of kind slo:
   server_cores, gateway_cores, generator_cores}], arms {arm: ARM}, ratio and ratio_per_core (RATIO), price_per_core_hour
 ARM = {curve: [{rate, n, over, failed, fitted, p50_ms, p99_ms, server_cores, gateway_cores, generator_cores, blocks}],
   capacity: EST, cores: {basis: "given"|"used", value}, per_core: EST, cost_per_million: EST|null, valid, reasons, per_start: [EST]}
+  aa (AA, where two instances of the baseline ran)
+AA = {baseline, arm, metric, value, low, high, p, confidence, method, unbiased} or {missing, unbiased: null}
 RATIO = {baseline, arm, metric, value, low, high, p, confidence, margin, method, verdict, reason} or {missing}
 EST = {value, low, high, reason (where there is no interval)} or {missing}
 """

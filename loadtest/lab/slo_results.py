@@ -64,9 +64,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Terms:
-    """What was written down before the run. arms: baseline first. cores: those given (pinned) to each arm's server, None: used
-    ones count. stand_in: one of the two is a stand-in, so that no verdict between them is given.
-    replicates: of the block bootstrap.
+    """What was written down before the run. arms: baseline first. aa: the baseline's second instance among them, "" for none.
+    cores: those given (pinned) to each arm's server, None: used ones count. stand_in: one of the two is a stand-in, so that no
+    verdict between them is given. replicates: of the block bootstrap.
     """
 
     objective: Objective
@@ -79,6 +79,7 @@ class Terms:
     price: float | None = None
     margin: float = 0.05
     stand_in: bool = False
+    aa: str = ""
     replicates: int = 2000
 
 
@@ -95,10 +96,38 @@ def results(points: Sequence[Measured], terms: Terms) -> Json:
         "arms": {name: arm.told() for name, arm in arms.items()},
         "price_per_core_hour": terms.price,
     }  # fmt: skip
-    if len(terms.arms) == 2:
+    compared_arms = [arms[name] for name in terms.arms if name != terms.aa]
+    if len(compared_arms) == 2:
+        if terms.aa:
+            told["aa"] = _twins(compared_arms[0], arms[terms.aa], terms)
         for key, value in compared.items():
-            told[key] = _ratio(key, [arms[name] for name in terms.arms], value, terms)
+            told[key] = _unless_biased(_ratio(key, compared_arms, value, terms), told.get("aa"))
     return told
+
+
+def _twins(baseline: _Arm, twin: _Arm, terms: Terms) -> Json:
+    """AA of slo.py's shapes: the ratio of two instances of one arm, which must hold 1."""
+    found = _ratio("ratio", [baseline, twin], _Arm.as_found, replace(terms, stand_in=False))
+    told = {key: value for key, value in found.items() if key not in ("verdict", "reason", "margin")}
+    if "missing" in told:
+        return told | {"unbiased": None}
+    low, high = told["low"], told["high"]
+    return told | {"unbiased": (low is None or low <= 1.0) and (high is None or high >= 1.0)}
+
+
+def _unless_biased(ratio: Json, aa: Json | None) -> Json:
+    """A ratio whose verdict falls where twins of one arm differ; no verdict at all stays that."""
+    if aa is None or aa["unbiased"] is not False or ratio.get("verdict", NO_VERDICT) == NO_VERDICT:
+        return ratio
+    reason = (
+        f"two instances of {aa['baseline']} differ by a factor of {aa['value']:.3f} ({_limit(aa['low'])} to "
+        f"{_limit(aa['high'])}): starts differ by more than the interval covers; take --starts {MIN_PAIRS} or more"
+    )
+    return ratio | {"verdict": "INVALID", "reason": reason}
+
+
+def _limit(value: float | None) -> str:
+    return "no limit" if value is None else f"{value:.3f}"
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,9 @@ class SloRun:
         for arm in running.arms:
             if arm in self.brackets:
                 continue
+            if arm == self.terms.aa:  # the grid is for both
+                self.brackets[arm] = self.brackets[self.terms.arms[0]]
+                continue
             seen: list[slo.Probe] = []
             while not isinstance(step := slo.next_probe(seen, self.terms.objective, self.search), slo.Bracket):
                 taken = self._offer(running, f"probe-{arm}-{len(seen):02d}", arm, step, self.times.probe)

@@ -141,6 +141,21 @@ def aa_capacity(rng: np.random.Generator) -> Outcome:
     return None if isinstance(ratio, NotComputable) else _misses(ratio.interval, 1.0)
 
 
+def aa_capacity_of_independent_requests(rng: np.random.Generator) -> Outcome:
+    """Both arms are resampled from one seed, as a search does: nothing may pair what was measured apart."""
+    ratio = capacity_ratio(independent_curve(rng), independent_curve(rng))
+    return None if isinstance(ratio, NotComputable) else _misses(ratio.interval, 1.0)
+
+
+def independent_curve(rng: np.random.Generator) -> Capacity | NotComputable:
+    """3 s at each rate of a server that takes 800 requests per second, 20 ms allowed: 1% are over at about 554."""
+    points = []
+    for rate in (440.0, 490.0, 530.0, 580.0, 640.0, 700.0):
+        over = rng.random(int(3 * rate)) < math.exp(-(800.0 - rate) * (0.020 - 1 / 800.0))
+        points.append(require(rate_point(rate, over, np.zeros(over.size, dtype=bool))))
+    return capacity(points, SLO, FAST)
+
+
 def quantile_coverage(process: str, n: int, q: float) -> Callable[[np.random.Generator], Outcome]:
     """`dependent_quantile` against the exact quantile of the process."""
 
@@ -200,6 +215,7 @@ ANALYSES: dict[str, Analysis] = {
     "A/A: over-SLO share of two runs, queue at 0.7": Analysis(aa_shares, computable=0.9),
     "A/A: error share of two runs, errors in bursts": Analysis(aa_errors),
     "A/A: ratio of two capacities at p99 <= 100 ms": Analysis(aa_capacity, computable=0.8),
+    "A/A: ratio of two capacities, independent requests": Analysis(aa_capacity_of_independent_requests),
     "interval of a capacity": Analysis(capacity_coverage, computable=0.8),
     "interval of p99, independent, n 3000": Analysis(quantile_coverage("independent", 3000, 0.99)),
     "interval of p50, AR(1) 0.9, n 3000": Analysis(quantile_coverage("ar1", 3000, 0.5)),

@@ -12,7 +12,7 @@ from loadtest.lab.spec import ArmSpec, RunningArm
 from loadtest.points.spec import Requests
 from loadtest.targets import Target
 
-KINDS = {"ts": "torchserve", "tf": "tensorflow_serving"}
+KINDS = {"ts": "torchserve", "ts-aa": "torchserve", "tf": "tensorflow_serving"}
 
 
 def arm(name):

@@ -84,6 +84,20 @@ def test_six_starts_are_compared_in_pairs(tmp_path):
     assert results["ratio"]["low"] < mm1_capacity(1600.0) / mm1_capacity(800.0) < results["ratio"]["high"]
 
 
+@pytest.mark.parametrize(("twin", "unbiased", "verdict"), [(800.0, True, "B better"), (1000.0, False, "INVALID")])
+def test_twins_of_the_baseline_that_differ_void_the_ratio(tmp_path, twin, unbiased, verdict):
+    servers = {"ts": 800.0, "tf": 1600.0, "ts-aa": twin}
+    script = Script(lambda name, batch: servers[name])
+    terms = Terms(Objective(20.0, 0.01), ("ts", "tf", "ts-aa"), 1, 1, "gateway", "tfs-rest", replicates=200, aa="ts-aa")
+    bench = script.bench(tmp_path, "slo", names=("ts", "tf", "ts-aa"))
+    results = SloRun(bench, terms, Search(), Times(0.5, 3.0, 0.0, 5)).run()
+    assert results["aa"]["unbiased"] is unbiased
+    assert (results["aa"]["baseline"], results["aa"]["arm"]) == ("ts", "ts-aa")
+    assert [results[key]["verdict"] for key in ("ratio", "ratio_per_core")] == [verdict] * 2
+    assert slo_verdict(results)["code"] == (0 if unbiased else 2)
+    assert not [id for id in script.asked if id.startswith("probe-ts-aa")], "the baseline's bracket is the twin's"
+
+
 def test_an_slo_that_nothing_meets(tmp_path):
     results = slo_run(Script(lambda name, batch: {"ts": 30.0, "tf": 30.0}[name]), tmp_path)
     verdict = slo_verdict(results)

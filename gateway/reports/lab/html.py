@@ -288,4 +288,8 @@ def _ratios(results: Doc) -> list[list[Any]]:
                     str(one.get("verdict", "none")),
                 ]
             )
+    if aa := part(results, "aa"):
+        state = "BIASED" if aa.get("unbiased") is False else "holds no effect" if aa.get("unbiased") else "not told"
+        head = f"A/A: {aa.get('arm', '')} to {aa.get('baseline', '')}"
+        rows.append([head, words.estimate(aa, words.ratio), _p(aa.get("p")), str(aa.get("method", "n/a")), state])
     return rows
