@@ -194,6 +194,35 @@ def batching(blocks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _changes(starts: int = 3, seconds: int = 14) -> list[dict[str, Any]]:
+    """Versions that change under load in each start: p99 steps up with every step."""
+    points = []
+    for start in range(starts):
+        steps = {"added": 5.0 + start / 10, "made default": 7.5, "removed": 9.5}
+        phases = [{"phase": name, "start_s": begun, "end_s": begun + 0.5} for name, begun in steps.items()]
+        told = [
+            {
+                "s": s,
+                "n": 100,
+                "errors": int(s == 9 and start == 1),
+                "p50_ms": 2.0,
+                "p99_ms": 34.0 if s in (5, 7, 9) else 4.0,
+            }
+            for s in range(seconds)
+        ]
+        before = {"phase": "before", "start_s": 0.0, "end_s": 5.0}
+        points.append({"models": 1, "replicate": start, "phases": [before, *phases], "seconds": told})
+    return points
+
+
+def _worker(starts: int = 6) -> list[dict[str, Any]]:
+    """Where a request's time goes, by start."""
+    return [
+        {"replicate": i, "whole_ms": 2.4 + i / 50, "queue_ms": 0.1, "worker_ms": 1.5 + i / 60, "forward_ms": 0.4}
+        for i in range(starts)
+    ]
+
+
 def claims(blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict[str, Any]:
     """Four claims, one for each answer, with parts taken from the comparisons."""
     parts = [
@@ -252,6 +281,7 @@ def claims(blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict
     ]
     return {
         "claims": found,
+        "figures": {"hot-swap": {"points": _changes()}, "worker-overhead": {"starts": _worker()}},
         "counts": {claim["answer"]: 1 for claim in found},
         "family": {"method": "Holm", "alpha": 0.05, "size": 3, "members": [c["id"] for c in found[:3]]},
         "groups": [
@@ -261,11 +291,9 @@ def claims(blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict
                 "arms": {"torchserve": "torchserve:torchscript"},
                 "loads": ["closed loop, 1 at a time"],
                 "starts": 6,
-                "wanted": 6,
                 "minutes": 11.0,
                 "aa": [],
             }
         ],
         "stand_in": False,
-        "figures": {},
     }

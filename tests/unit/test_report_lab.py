@@ -60,6 +60,22 @@ def test_every_kind_has_a_page_that_opens_offline_and_its_figures_as_csv(tmp_pat
     assert len(table(run / "csv" / "blocks.csv")) == 1 + len(document["blocks"])
 
 
+def test_claims_show_what_changed_versions_cost_and_where_a_requests_time_goes(tmp_path: Path) -> None:
+    run = generated_lab.write(tmp_path / "run", "claims", rows=4000, starts=1)
+    document, page = report(run)
+    told = {figure["name"]: figure for figure in document["figures"]}
+    changes, worker = told["changes-hot-swap-1"], told["worker-worker-overhead"]
+    assert "added, made default, removed" in html.unescape(page)
+    assert "1 of 4200 requests failed; the worst second's p99 was 34.0 ms" in html.unescape(page)
+    assert table(run / changes["csv"])[0] == ["start", "second", "requests", "failed", "p50 ms", "p99 ms"]
+    assert len(table(run / changes["csv"])) == 1 + 3 * 14
+    rows = {(part, start): float(ms) for part, start, ms in table(run / worker["csv"])[1:]}
+    for start in "123456":  # the parts are the whole
+        parts = [ms for (part, of), ms in rows.items() if of == start and part != "the whole request"]
+        assert sum(parts) == pytest.approx(rows["the whole request", start])
+        assert len(parts) == 4
+
+
 def test_a_comparison_stands_as_the_lab_judged_it(tmp_path: Path) -> None:
     run = generated_lab.write(tmp_path / "run", rows=40_000, scenario="worse")
     document, page = report(run)

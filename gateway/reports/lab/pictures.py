@@ -36,7 +36,7 @@ def pictures(run: LabRun, report: Json) -> dict[str, list[Picture]]:
     elif kind == "batching":
         answer = pictures_search.batching(results, index)
     elif kind == "claims":
-        answer = pictures_claims.claims(results)
+        answer = [*pictures_claims.claims(results), *pictures_claims.changes(results), *pictures_claims.worker(results)]
     compared = sorted(items(document, "comparisons"), key=lambda c: not c.get("primary"))
     if compared or kind == "comparison":
         answer += [*pictures_effects.effects(compared, index), pictures_effects.pairs(compared, index)]
