@@ -139,7 +139,7 @@ class SloRun:
 
     def _point(self, running: Running, place: slo.Place) -> None:
         id = f"s{place.replicate}-{place.order:03d}-{place.arm}-{place.rate:g}"
-        seconds = slo.seconds_for(place.rate, self.times.point)
+        seconds = self._seconds_for(place.rate)
         taken = self._offer(running, id, place.arm, place.rate, seconds, place)
         block = taken.block
         reasons = [reason for reason in [late_reason(block)] if reason]
@@ -151,6 +151,9 @@ class SloRun:
         at = (place.arm, place.rate, place.replicate, block["id"])
         self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
         self._drain(running, place.arm, taken)
+
+    def _seconds_for(self, rate: float) -> float:
+        return slo.seconds_for(rate, self.times.point, self.terms.objective.errors)
 
     def _kept(self, block: str) -> Path:
         """Where a point's outcomes lie, beside its raw data."""
@@ -201,8 +204,8 @@ class SloRun:
         arms = [arm.name for arm in self.bench.arms]
         left = sum(max(1, PROBES - len(self.probes.get(arm, []))) for arm in arms if arm not in self.brackets) * probe
         rates = self.rates or (GUESSED_RATE,) * self.times.points
-        points = [_seconds(slo.seconds_for(rate, self.times.point), self.times.warmup) for rate in rates]
-        taken = [_seconds(slo.seconds_for(p.rate, self.times.point), self.times.warmup) for p in self.points]
+        points = [_seconds(self._seconds_for(rate), self.times.warmup) for rate in rates]
+        taken = [_seconds(self._seconds_for(p.rate), self.times.warmup) for p in self.points]
         starts = (self.terms.starts - self.started) * (START_SECONDS + len(arms) * probe)
         left += starts + self.terms.starts * len(arms) * sum(points) - sum(taken)
         self.bench.tell(Step(self.done, self.done + max(left, probe), text))

@@ -94,9 +94,20 @@ def test_six_starts_are_pairs():
         assert arms == (["a", "a", "b", "b"] if order == "AB" else ["b", "b", "a", "a"])
 
 
-@pytest.mark.parametrize(("rate", "least", "seconds"), [(1000, 10, 10), (50, 10, 26.5), (5, 10, 120)])
-def test_a_slow_rate_takes_longer(rate, least, seconds):
-    assert slo.seconds_for(rate, least) == seconds
+@pytest.mark.parametrize(
+    ("rate", "errors", "seconds"),
+    [
+        (1000, None, 10),
+        (50, None, 26.5),
+        (5, None, 120),
+        (1000, 0.01, 10),
+        (50, 0.01, 26.5),
+        (200, 0.001, 15),  # 3000 requests: fewer could not show a limit of 0.1%
+        (1000, 0.0001, 30),
+    ],
+)
+def test_a_slow_rate_takes_longer_and_so_does_a_strict_limit_on_errors(rate, errors, seconds):
+    assert slo.seconds_for(rate, 10, errors) == seconds
 
 
 @pytest.mark.parametrize(
