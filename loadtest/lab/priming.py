@@ -1,8 +1,8 @@
 """First requests after a start: each server is loaded until it has stopped working on itself, so that no block pays for it.
 
 Rule: rounds of ROUND_SECONDS, all arms that are not done at once. Where a server has just-in-time compilers (Java's threads
-bear their names) it is done when they used less than QUIET of a core in a round; any other, when a round's processor time an
-answer was hardly below the one before. Past the limit nobody waits: it is told, and each block tells of its own round.
+bear their names) it is done when they used less than QUIET of a core in each of two rounds (between bursts they may rest for
+one); any other, when a round's processor time an answer was hardly below the one before. Past the limit nobody waits: it is told, and each block tells of its own round.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Primed:
 def settled(costs: Sequence[float], compiling: Sequence[float]) -> bool:
     """Whether a server has stopped working on itself, after rounds of first requests. PURE."""
     if compiling:
-        return compiling[-1] < QUIET
+        return len(compiling) > 1 and max(compiling[-2:]) < QUIET
     return len(costs) > 1 and costs[-1] * GAIN >= costs[-2]
 
 

@@ -20,8 +20,9 @@ from loadtest.lab.threads import compilers, processes, spent
         ([5.0, 4.0, 3.9], [], True),
         ([5.0, 5.5], [], True),
         ([5.5, 2.7, 2.9], [0.47, 0.54, 0.58], False),  # no cheaper, yet Java compiles: it will be
-        ([5.5, 2.7, 2.9, 2.8], [0.47, 0.54, 0.58, 0.04], True),
-        ([5.5], [0.01], True),
+        ([5.5, 2.7, 2.9, 2.8], [0.47, 0.54, 0.58, 0.04], False),  # they may only rest
+        ([5.5, 2.7, 2.9, 2.8, 2.8], [0.47, 0.54, 0.58, 0.04, 0.02], True),
+        ([5.5], [0.01], False),
     ],
 )
 def test_first_requests_end_when_a_server_has_stopped_working_on_itself(
