@@ -2,7 +2,8 @@
 
 Rule: rounds of ROUND_SECONDS, all arms that are not done at once. Where a server has just-in-time compilers (Java's threads
 bear their names) it is done when they used less than QUIET of a core in each of two rounds (between bursts they may rest for
-one); any other, when a round's processor time an answer was hardly below the one before. Past the limit nobody waits: it is told, and each block tells of its own round.
+one); any other, when a round's processor time an answer was hardly below the one before. Past the limit nobody waits: it is
+told, and each block tells of compilers that still worked.
 """
 
 from __future__ import annotations
