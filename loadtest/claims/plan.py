@@ -1,18 +1,20 @@
 """What is to be measured for a choice of claims, in which order, and how long it will take. PURE.
 
 Claims are grouped by model: one series of fresh starts holds every arm that any of them needs, and a twin of the group's
-baseline. In each start the arms come in a seeded random order, a few servers at a time; each arm is loaded alone, its loads in
+baseline. In each start the arms come in a seeded, balanced order, a few servers at a time; each arm is loaded alone, its loads in
 random order too. Durations are estimates from this project's own two-core machine.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from loadtest.claims.table import ArmKey, Cell, Claim, Table
+from loadtest.lab.order import turns as balanced
 
 STARTS = 6
 TOGETHER = 3
@@ -145,9 +147,14 @@ def _group(table: Table, model: str, cells: Sequence[Cell], starts: int) -> Grou
 
 
 def turns(group: Group, replicate: int, seed: int) -> list[list[Turn]]:
-    """The blocks of one start, as stands of at most TOGETHER servers; the same for the same seed, replicate and model."""
+    """The blocks of one start, as stands of at most TOGETHER servers; the same for the same seed, replicate and model.
+
+    Orders are balanced over the starts: of any two arms each comes first in half of them.
+    """
     rng = np.random.default_rng([seed, replicate, *group.model.encode()])
-    arms = [group.arms[i] for i in rng.permutation(len(group.arms))]
+    by_name = {arm.name: arm for arm in group.arms}
+    orders = balanced(list(by_name), group.starts, zlib.crc32(f"{seed} {group.model}".encode()))
+    arms = [by_name[name] for name in orders[replicate]]
     stands, order = [], 0
     for part in np.array_split(np.arange(len(arms)), -(-len(arms) // TOGETHER)):
         stand = []

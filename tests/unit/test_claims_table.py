@@ -1,5 +1,6 @@
 """The table of claims: the shipped one is whole, broken ones are refused with their place; groups, orders and durations."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -132,8 +133,11 @@ def test_the_order_is_random_the_same_for_a_seed_and_loads_every_cell_once() -> 
         )
         assert [turn.order for turn in flat] == list(range(len(flat)))
         assert all(len({turn.arm.name for turn in stand}) <= TOGETHER for stand in stands)
-    firsts = {next(turn.arm.name for turn in stands[0]) for stands in orders}
-    assert len(firsts) > 1
+    places = [{turn.arm.name: turn.order for stand in stands for turn in stand} for stands in orders]
+    for a, b in itertools.combinations(places[0], 2):
+        assert sum(place[a] < place[b] for place in places) == STARTS / 2, (
+            f"{a} is not before {b} in half of the starts"
+        )
     assert share(plan(shipped, shipped.chosen(), 1), shipped.claim[0]) > 0
     assert block_id("digits", 3, "ts-eager", "one") == "digits-r3-ts-eager-one"
 
