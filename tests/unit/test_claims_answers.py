@@ -108,7 +108,7 @@ def blocks(planned: Any, factor: Any, twin: float = 1.0) -> dict[str, dict[str, 
                 for turn in stand:
                     name = block_id(group.model, replicate, turn.arm.name, turn.load)
                     speed = 100 * factor(group.model, str(turn.arm.key), turn.load) * (twin if turn.arm.twin else 1.0)
-                    speed *= noise if turn.order % 2 else 1 / noise
+                    speed *= noise ** (0.3 * (1 + group.arms.index(turn.arm)))  # no two arms spread alike
                     found[name] = {
                         "id": name, "model": group.model, "replicate": replicate, "order": turn.order,
                         "arm": turn.arm.name, "valid": True, "reasons": [], "goodput": speed, "service_ms": None,
