@@ -68,8 +68,11 @@ def test_a_failure_holds_what_the_child_said(module: str, action: str, said: str
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_child_outlives_the_command_however_that_ends(module: str, how: signal.Signals) -> None:
+    # a run in a shell's background hands SIGINT down ignored, and Python then leaves it so
     code = f"""
+import signal
 from model_store import process
+signal.signal(signal.SIGINT, signal.default_int_handler)
 process.run({module!r}, "hang", "m", lambda model, step, share: print(step, flush=True))
 """
     command = [sys.executable, "-c", code]
