@@ -7,10 +7,10 @@ lab.json's "results" of kind slo:
   slo {percentile, threshold_ms, over, errors}, path, protocol, confidence, starts, primary ("points": block bootstrap of the
   measured starts; "starts": paired t over fresh starts), probes {arm: [{rate, over, errors, held, block}]},
   bracket {arm: {low, high, note}}, grid [rate], whole [starts measured], points [{arm, rate, replicate, block, reasons,
-  server_cores, gateway_cores, generator_cores}], arms {arm: ARM}, ratio and ratio_per_core (RATIO), price_per_core_hour
+  server_cores, gateway_cores, generator_cores}], arms {arm: ARM}, ratio and ratio_per_core (RATIO), price_per_core_hour,
+  aa (AA, where two instances of the baseline ran)
 ARM = {curve: [{rate, n, over, failed, fitted, p50_ms, p99_ms, server_cores, gateway_cores, generator_cores, blocks}],
   capacity: EST, cores: {basis: "given"|"used", value}, per_core: EST, cost_per_million: EST|null, valid, reasons, per_start: [EST]}
-  aa (AA, where two instances of the baseline ran)
 AA = {baseline, arm, metric, value, low, high, p, confidence, method, unbiased} or {missing, unbiased: null}
 RATIO = {baseline, arm, metric, value, low, high, p, confidence, margin, method, verdict, reason} or {missing}
 EST = {value, low, high, reason (where there is no interval)} or {missing}

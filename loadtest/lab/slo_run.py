@@ -50,7 +50,7 @@ class Times:
 
 @dataclass
 class SloRun:
-    """One run. terms.stand_in is set when the servers have said what they are. A run that goes on keeps the brackets that were
+    """One run. terms.stand_in is what the servers have said they are. A run that goes on keeps the brackets that were
     found and the starts that were whole: the points of one start must come from the same processes."""
 
     bench: Bench
@@ -110,8 +110,6 @@ class SloRun:
     def _greet(self, running: Running, replicate: int) -> None:
         """One client at a time on each idle arm: warms it up and tells what its queue looks like when it is empty."""
         self.bench.warm(running, f"start {replicate}")
-        mixed = stand_in_between(self.bench.book.document["arms"])
-        self.terms = replace(self.terms, stand_in=mixed)
         for arm in running.arms:
             taken = self._take(running, f"s{replicate}-idle-{arm}", arm, Load.closed(1, self.times.probe, 1.0))
             self.idle_ms[arm] = _median_ms(taken)
@@ -211,7 +209,9 @@ class SloRun:
         self.bench.tell(Step(self.done, self.done + max(left, probe), text))
 
     def _write(self, final: bool = False) -> Json:
-        found = results(self.points, self.terms) if final else {}
+        # by the document: in a run that goes on, the servers may have said what they are in its earlier part
+        mixed = stand_in_between(self.bench.book.document["arms"])
+        found = results(self.points, replace(self.terms, stand_in=mixed)) if final else {}
         found |= {
             "probes": self.probes,
             "bracket": {arm: {"low": b.low, "high": b.high, "note": b.note} for arm, b in self.brackets.items()},

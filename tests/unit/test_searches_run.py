@@ -196,6 +196,15 @@ def test_slo_goes_on_with_its_brackets_and_whole_starts(tmp_path, cut):
         assert found["arms"][name]["capacity"]["value"] == pytest.approx(mm1_capacity(mu), rel=0.08)
 
 
+def test_slo_that_was_whole_still_knows_the_stand_in(tmp_path):
+    servers = {"ts": 800.0, "tf": 1600.0}
+    slo_run(Script(lambda name, batch: servers[name], stand_in=True), tmp_path)
+    again = Script(lambda name, batch: servers[name], stand_in=True)
+    results = slo_run(again, tmp_path, book=Book.resumed(tmp_path, "slo"))
+    assert again.starts == []
+    assert results["ratio"]["verdict"] == "no verdict: stand-in"
+
+
 @pytest.mark.parametrize("cut", [0, 5, 17])
 def test_sweep_goes_on_with_the_curves_that_were_whole(tmp_path, cut):
     plan = SweepPlan("gateway", "tfs-rest", (1, 2, 4, 8), rates=(50, 100, 200), point=0.5, warmup=0.0, starts=2)
