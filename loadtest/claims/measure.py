@@ -17,7 +17,7 @@ from loadtest.claims.plan import Group, PlannedArm, Turn, block_id, turns
 from loadtest.claims.table import LoadRule
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import BlockPlan, Recording, common, record
-from loadtest.lab.priming import LIMIT, prime
+from loadtest.lab.priming import primed
 from loadtest.lab.spec import ArmSpec, BatchRule, Running, Stand, StandError
 from loadtest.points.spec import Load
 from loadtest.resources import Sampler
@@ -163,8 +163,8 @@ class Series:
         with up(self.bench.stand, specs, state.run_dir / "starts" / f"{model}-{replicate}-{specs[0].name}") as running:
             rest = resident(running)
             self._tell_arms(specs, running)
-            told = prime(running, dict.fromkeys(running.arms, self._base()), state.run_dir / "prime", LIMIT)
-            state.document.setdefault("primed", {})[f"{model}, start {replicate}, {specs[0].name}"] = told
+            start = f"{model}, start {replicate}, {specs[0].name}"
+            primed(running, self._base(), state.run_dir, state.document, start)
             for turn in todo:
                 state.tell(f"{where}: {turn.arm.name}, {self.loads[turn.load].text}")
                 plan = self._plan(replicate, turn)

@@ -22,7 +22,7 @@ from loadtest.claims.phases import phases, seconds
 from loadtest.claims.plan import Swap
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import BlockPlan, common
-from loadtest.lab.priming import LIMIT, prime
+from loadtest.lab.priming import primed
 from loadtest.lab.recording import Recording, point_spec
 from loadtest.lab.spec import ArmSpec, Kind, Running, RunningArm
 from loadtest.points.files import load_requests
@@ -60,10 +60,8 @@ class SwapRun:
         with up(self.bench.stand, [spec], folder / "stand") as running:
             arm = running.arms[spec.name]
             plan = self._plan(identity, replicate)
-            told = prime(
-                running, {spec.name: plan}, self.state.run_dir / "prime", LIMIT
-            )  # else a cold server's p99 hides all
-            self.state.document.setdefault("primed", {})[identity] = told
+            # else a cold server's p99 hides what a change costs
+            primed(running, plan, self.state.run_dir, self.state.document, identity)
             self.state.tell(f"{name}, change {replicate + 1} of {swap.starts}: versions change under load")
             changes = self._changes(arm, folder)
             recording = self._record(running, plan, changes)
@@ -73,16 +71,16 @@ class SwapRun:
         more = {"model": swap.model, "load_name": "constant", "stand_in": arm.stand_in}
         self.state.put(grouped(block, name) | more)
         requests = recording.requests
-        point: dict[str, Any] = {
+        told = {
             "models": swap.served,
             "rate": RATE,
             "replicate": replicate,
             "block": identity,
             "stand_in": arm.stand_in,
         }
-        point |= {"steps": self.marks.steps, "refused": self.marks.refused, "both_answered": self.marks.both}
+        told |= {"steps": self.marks.steps, "refused": self.marks.refused, "both_answered": self.marks.both}
         if requests is None or recording.result is None:
-            return point | {
+            return told | {
                 "phases": [],
                 "seconds": [],
                 "missing": "; ".join(recording.faults) or "nothing was recorded",
@@ -90,8 +88,8 @@ class SwapRun:
         cut = recording.result.start_ns
         last = max((done for _, done in self.marks.steps.values()), default=0)
         late = last > int(requests.due_ns.max())
-        point["missing"] = self.marks.missing or ("the changes took longer than the load" if late else "")
-        return point | {"phases": phases(requests, cut, self.marks), "seconds": seconds(requests, cut)}
+        told["missing"] = self.marks.missing or ("the changes took longer than the load" if late else "")
+        return told | {"phases": phases(requests, cut, self.marks), "seconds": seconds(requests, cut)}
 
     def _record(self, running: Running, plan: BlockPlan, changes: Changes) -> Recording:
         """Load until the changes are done and AFTER_S more, at most LONGEST_S; no metrics are read meanwhile."""

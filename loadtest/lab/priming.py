@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 
-from loadtest.lab.recording import BlockPlan, point_spec
+from loadtest.lab.recording import BlockPlan, arm_processes, point_spec
 from loadtest.lab.spec import Running
-from loadtest.lab.threads import QUIET, compilers, processes, spent
+from loadtest.lab.threads import QUIET, compilers, spent
 from loadtest.points.run import PointError, run_point
 from loadtest.points.spec import Load
 
@@ -62,16 +62,23 @@ def settled(costs: Sequence[float], compiling: Sequence[float]) -> bool:
     return len(costs) > 1 and costs[-1] * GAIN >= costs[-2]
 
 
+def primed(running: Running, plan: BlockPlan, run_dir: Path, document: Json, start: str, limit: float = LIMIT) -> None:
+    """`prime` all arms of a start alike; what is told of it becomes the document's "primed"[start]."""
+    told = prime(running, dict.fromkeys(running.arms, plan), run_dir / "prime", limit)
+    document.setdefault("primed", {})[start] = told
+
+
 def prime(running: Running, plans: Mapping[str, BlockPlan], folder: Path, limit: float) -> dict[str, Json]:
     """Load the arms of `plans` (each as its own blocks will be, but IN_FLIGHT at a time) until all are done, for at most limit s.
 
     folder is made and removed. Returns arm -> what is told of it; raises ConfigError for a plan that cannot be run.
     """
     found = {arm: Primed() for arm in plans}
-    rounds = int(limit / ROUND_SECONDS)
     with ThreadPoolExecutor(max(1, len(plans))) as pool:
-        for _ in range(rounds):
+        for _ in range(int(limit / ROUND_SECONDS)):
             left = [arm for arm, one in found.items() if not one.done]
+            if not left:
+                break
             before = {arm: _used(running, arm) for arm in left}
             answered = dict(
                 zip(left, pool.map(lambda arm: _round(running, arm, plans[arm], folder / arm), left), strict=True)
@@ -108,7 +115,7 @@ def _round(running: Running, arm: str, plan: BlockPlan, folder: Path) -> int | s
 
 def _used(running: Running, arm: str) -> tuple[float, Mapping[Any, float]]:
     """CPU seconds of an arm's processes, and of their compilers' threads by thread."""
-    pids = processes(running.roots().get(f"arm {arm}", ()))
+    pids = arm_processes(running, arm)
     seconds = 0.0
     for pid in pids:
         with suppress(psutil.Error):

@@ -134,7 +134,7 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
     sampler = Sampler(generator.roots, SAMPLE_SECONDS, machine=True)
     sampler.start()
     result = requests = None
-    compiled, began = _compilers(running, arm), time.monotonic()
+    compiled, began = compilers(arm_processes(running, arm)), time.monotonic()
     try:
         if not faults:
             result = run_point(point_spec(running, arm, plan), folder, on_progress)
@@ -143,7 +143,7 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
         faults += (f"the generator failed: {error}",)
     finally:
         sampler.stop()
-    compiling = spent(compiled, _compilers(running, arm)) / (time.monotonic() - began) if compiled else None
+    compiling = _compiling(compiled, compilers(arm_processes(running, arm)), time.monotonic() - began)
     after = scrape(found) if before is not None else None
     write_resources(folder / "resources.parquet", sampler.rows())
     for name, text in (("before", before), ("after", after)):
@@ -164,8 +164,13 @@ def record(running: Running, arm: str, plan: BlockPlan, folder: Path, on_progres
     )
 
 
-def _compilers(running: Running, arm: str) -> Threads:
-    return compilers(processes(running.roots().get(f"arm {arm}", ())))
+def _compiling(before: Threads, after: Threads, seconds: float) -> float | None:
+    return spent(before, after) / seconds if before else None
+
+
+def arm_processes(running: Running, arm: str) -> list[int]:
+    """The processes of an arm's server."""
+    return processes(running.roots().get(f"arm {arm}", ()))
 
 
 def spoken(running: Running, arm: str, plan: BlockPlan) -> str:

@@ -64,8 +64,8 @@ def planned(load: Load) -> float:
     return load.warmup + load.duration + AROUND_SECONDS
 
 
-Prime = Callable[[Running, Path], Json]
-"""Sends first requests to all arms; returns what lab.json's "primed" tells of a start (lab/spec.py)."""
+Prime = Callable[[Running, Path, Json, str], None]
+"""Sends first requests to all arms of a start; what is told of it becomes the document's "primed" (lab/spec.py)."""
 
 Measure = Callable[[Running, Ask, Path], Taken]
 """Loads one arm and returns what came; raises nothing for a server that failed (the block says so)."""
@@ -154,8 +154,8 @@ class Bench:
         """First requests to all arms of a fresh start; the document's arms learn what only running servers tell."""
         learn_arms(self.book, running)
         if self.prime is not None:
-            told = self.prime(running, self.book.folder / "prime")
-            self.book.change(primed={**self.book.document.get("primed", {}), start: told})
+            self.prime(running, self.book.folder, self.book.document, start)
+            self.book.save()
 
     def take(self, running: Running, ask: Ask) -> Taken:
         """Measure a block and keep it; raises SearchError where the servers or the generator did not get through it."""

@@ -96,12 +96,12 @@ def results(points: Sequence[Measured], terms: Terms) -> Json:
         "arms": {name: arm.told() for name, arm in arms.items()},
         "price_per_core_hour": terms.price,
     }  # fmt: skip
-    compared_arms = [arms[name] for name in terms.arms if name != terms.aa]
-    if len(compared_arms) == 2:
+    pair = [arms[name] for name in terms.arms if name != terms.aa]
+    if len(pair) == 2:
         if terms.aa:
-            told["aa"] = _twins(compared_arms[0], arms[terms.aa], terms)
+            told["aa"] = _twins(pair[0], arms[terms.aa], terms)
         for key, value in compared.items():
-            told[key] = _unless_biased(_ratio(key, compared_arms, value, terms), told.get("aa"))
+            told[key] = _unless_biased(_ratio(key, pair, value, terms), told.get("aa"))
     return told
 
 

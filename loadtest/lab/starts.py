@@ -18,7 +18,7 @@ from gateway.errors import AbgateError
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import common
 from loadtest.lab.plan import ComparisonPlan, LoadPlan
-from loadtest.lab.priming import prime
+from loadtest.lab.priming import primed
 from loadtest.lab.recording import BlockPlan, record
 from loadtest.lab.spec import Running, Stand, StandError
 from loadtest.points.spec import Load
@@ -101,12 +101,11 @@ class Starts:
             arm: round(seconds, 2) for arm, seconds in running.started_seconds.items()
         }
 
-    def _prime(self, running: Running, arms: Sequence[str], start: str) -> None:
+    def _prime(self, running: Running, start: str) -> None:
         """First requests to all arms, over each of the protocols, for at most timing.prime seconds each."""
         for protocol in self.plan.protocols:
-            one = self._any_block(protocol)
-            told = prime(running, dict.fromkeys(arms, one), self.run_dir / "prime", self.plan.timing.prime)
-            self.document.setdefault("primed", {})[f"{start}, {protocol}"] = told
+            plan, limit = self._any_block(protocol), self.plan.timing.prime
+            primed(running, plan, self.run_dir, self.document, f"{start}, {protocol}", limit)
 
     def _any_block(self, protocol: Any) -> BlockPlan:
         return replace(self.plan, loads={"prime": LoadPlan(closed=1)}).block("prime", protocol, None)
@@ -126,7 +125,7 @@ class Starts:
         with self.stand.up([by_name[name] for name in order], folder) as running:
             self._up(running, str(number))
             self._say(f"start {number + 1} of {len(self.orders)}: first requests", number, 0.3)
-            self._prime(running, order, f"start {number}")
+            self._prime(running, f"start {number}")
             sets = [(protocol, name) for protocol in plan.protocols for name in plan.loads]
             for place, (protocol, name) in enumerate(sets):
                 self._say(
@@ -156,7 +155,7 @@ class Starts:
         shutil.rmtree(folder, ignore_errors=True)
         found: dict[str, float] = {}
         with self.stand.up(arms, folder) as running:
-            self._prime(running, [arm.name for arm in arms], "pilot")
+            self._prime(running, "pilot")
             load = Load.closed(self.plan.pilot_load, self.plan.timing.duration, self.plan.timing.warmup)
             for arm in arms:
                 for protocol in self.plan.protocols:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from loadtest.lab.blocks import BlockPlan, measure
 from loadtest.lab.cut import recorded_from, select
-from loadtest.lab.priming import LIMIT, prime
+from loadtest.lab.priming import primed
 from loadtest.lab.session import Ask, Json, Taken
 from loadtest.lab.spec import Running
 from loadtest.points.spec import Load, Protocol
@@ -26,10 +26,10 @@ class Taking:
     every: int = 16
     slack: float = 1.0
 
-    def prime(self, running: Running, folder: Path) -> Json:
+    def prime(self, running: Running, run_dir: Path, document: Json, start: str) -> None:
         """First requests to all arms; a `session.Prime`."""
         plan = BlockPlan(Load.closed(1, 1.0), self.payloads, self.signature, self.protocol, self.path, seed=0)
-        return prime(running, dict.fromkeys(running.arms, plan), folder, LIMIT)
+        primed(running, plan, run_dir, document, start)
 
     def __call__(self, running: Running, ask: Ask, folder: Path) -> Taken:
         """Load one arm; a server or generator that fails is told in `faults`."""

@@ -108,15 +108,9 @@ def worker(results: Doc) -> list[Picture]:
             known = [value for value in values if value is not None]
             rows += [(label, start + 1, value) for start, value in enumerate(values)]
             if known:
-                told.append(f"{label} {milliseconds(mean(known))}")
-                drawn.append(
-                    RowMarks(
-                        label,
-                        "",
-                        tuple(Mark(value, index=i) for i, value in enumerate(known)),
-                        milliseconds(mean(known)),
-                    )
-                )
+                average, marks = milliseconds(mean(known)), tuple(Mark(value, index=i) for i, value in enumerate(known))
+                told.append(f"{label} {average}")
+                drawn.append(RowMarks(label, "", marks, average))
         description = f"Means over {len(starts)} starts, one request at a time: {'; '.join(told)}. A mark is one start."
         wide, narrow = row_chart(name, title, description, drawn, Axis("ms", zero=True))
         legend = tuple((f"start {i + 1}", i) for i in range(len(starts)))
