@@ -291,6 +291,7 @@ def claims(blocks: list[dict[str, Any]], compared: list[dict[str, Any]]) -> dict
                 "arms": {"torchserve": "torchserve:torchscript"},
                 "loads": ["closed loop, 1 at a time"],
                 "starts": 6,
+                "wanted": 6,
                 "minutes": 11.0,
                 "aa": [],
             }
