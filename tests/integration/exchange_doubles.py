@@ -259,3 +259,18 @@ async def _http(it: World, settings: HttpSettings) -> AsyncIterator[None]:
         server.should_exit = True
         await task
         protocol.frontend.close()
+
+
+HTTP_CLIENTS = ("tfs-rest", "oip-json", "oip-binary", "torchserve-http")
+GRPC_CLIENTS = ("tfs-grpc", "oip-grpc", "torchserve-grpc")
+CLIENTS = (*HTTP_CLIENTS, *GRPC_CLIENTS)
+X = np.array([[1, 2], [0.5, -4], [1e-3, 3e7]], "<f4")
+
+
+async def ask(it: World, client: str, x: np.ndarray, arm: str = "", **how: str) -> Got:
+    """One request of a client; arm forces one."""
+    place, body, headers = message_of(client, x, **how)
+    headers = {**headers, **({"x-abgate-arm": arm} if arm else {})}
+    if client in GRPC_CLIENTS:
+        return await it.call(place, body, headers)
+    return await asyncio.to_thread(it.post, place, body, headers)

@@ -5,39 +5,14 @@ from typing import Any
 
 import pytest
 import yaml
+from config_base import BASE, read
 
 from gateway.cli_config import example
-from gateway.config import Config, load, parse
-from gateway.config_units import Address, address, duration, size
+from gateway.config import load, parse
 from gateway.errors import ConfigError
 from gateway.experiments.model import Opaque
 from gateway.preflight import prepare
 from gateway.protocol.signature_file import Signature, TensorSpec, dumps
-
-BASE = """
-backends:
-  ts: {kind: torchserve, http: 127.0.0.1:8085, grpc: 127.0.0.1:7070, management: 127.0.0.1:8086, start: local}
-  tf: {kind: tensorflow_serving, http: 127.0.0.1:8501, grpc: 127.0.0.1:8500}
-models:
-  digits:
-    arms: {a: {backend: ts, weight: 50}, b: {backend: tf, weight: 50}}
-    experiment: {id: e, salt: "7f3a", unit: {header: X-User-Id}}
-"""
-
-
-def read(changes: dict[str, Any] | None = None, text: str = BASE) -> Config:
-    """The base configuration with values put at dotted places (a place with "-" at its end is removed)."""
-    document = yaml.safe_load(text)
-    for place, value in (changes or {}).items():
-        *way, last = place.removesuffix("-").split(".")
-        target = document
-        for key in way:
-            target = target.setdefault(key, {})
-        if place.endswith("-"):
-            del target[last]
-        else:
-            target[last] = value
-    return parse(yaml.safe_dump(document, sort_keys=False), Path("/srv/abgate.yaml"))
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -377,52 +352,6 @@ def test_the_example_is_a_whole_configuration_with_both_models_on_both_servers()
     servers = list(config.document.backends.values())
     assert len({(s.threads, s.workers, tuple(s.cores or ()), s.batching) for s in servers}) == 1
     assert len(config.sha256) == 64
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("32MiB", 32 << 20), ("10GiB", 10 << 30), ("64KB", 64000), ("1.5 MiB", 1572864), ("77", 77), (77, 77), ("9b", 9)],
-)
-def test_sizes(text: object, number: int) -> None:
-    assert size(text) == number
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("30s", 30.0), ("500ms", 0.5), ("2m", 120.0), ("1h", 3600.0), ("1.5", 1.5), (3, 3.0)]
-)
-def test_durations(text: object, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize("bad", ["", "MiB", "-1MiB", "0", 0, -3, None, True, "1MiBs", "1e3", "1,5MiB", float("nan")])
-def test_what_is_neither_size_nor_duration_is_refused(bad: object) -> None:
-    for read_one in (size, duration):
-        with pytest.raises(ValueError, match="must be"):
-            read_one(bad)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected", "loopback"),
-    [
-        ("127.0.0.1:80", Address("127.0.0.1", 80), True),
-        ("[::1]:80", Address("::1", 80), True),
-        ("localhost:80", Address("localhost", 80), True),
-        ("0.0.0.0:80", Address("0.0.0.0", 80), False),
-        ("tf.internal:8500", Address("tf.internal", 8500), False),
-    ],
-)
-def test_addresses(text: str, expected: Address, loopback: bool) -> None:
-    found = address(text)
-    assert found == expected
-    assert found.is_loopback is loopback
-    assert str(found) == text
-
-
-def test_a_metrics_address_may_have_a_path() -> None:
-    found = address("127.0.0.1:8501/monitoring/metrics", path=True)
-    assert (found.path, found.authority) == ("/monitoring/metrics", "127.0.0.1:8501")
-    with pytest.raises(ValueError, match="must be host:port"):
-        address("127.0.0.1:8501/metrics")
 
 
 def test_a_token_is_one_word_of_its_file(tmp_path: Path) -> None:
