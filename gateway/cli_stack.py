@@ -7,7 +7,6 @@ is backends.launch's.
 from __future__ import annotations
 
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends.launch import BackendError, Event, GatewayProcess, Supervisor
-from backends.ports import PortInUseError, check_free
+from backends.ports import PortInUseError, check_free, free_ports
 from backends.spec import BackendSpec, Batching, ServedModel
 from gateway.config import Config
 from gateway.errors import AbgateError, ConfigError
@@ -122,18 +121,6 @@ def check_ports(config: Config) -> None:
         check_free(wanted)
     except PortInUseError as error:
         raise StackError(str(error)) from error
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from typing import Any
 import yaml
 
 from backends.launch import BackendError, Event, Supervisor
+from backends.ports import free_ports
 from backends.spec import BackendSpec
-from gateway.cli_stack import StackError, free_ports, running
+from gateway.cli_stack import StackError, running
 from gateway.config import parse
 from gateway.errors import ConfigError
 from loadtest.admin import Admin, AdminError

@@ -28,11 +28,13 @@ from pathlib import Path
 
 import psutil
 from proxy_cost import Cost, compare
-from proxy_peers import GRPC_PREDICT, PREDICT, Backends, Proxy, await_port, backends, free_ports, peer, running
+from proxy_peers import GRPC_PREDICT, PREDICT, Backends, Proxy, await_port, backends, peer, running
 from rich.console import Console
 from rich.table import Table
 from translation_cost import measure as translation_pairs
 from translation_cost import table as translation_table
+
+from backends.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVOY_VENV = ROOT / ".abgate" / "bench-venv"

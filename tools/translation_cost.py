@@ -29,10 +29,11 @@ from pathlib import Path
 import grpc
 from instant_arms import REQUEST, Arms, arms, framed
 from proxy_cost import cpu_seconds
-from proxy_peers import free_ports, running
+from proxy_peers import running
 from rich.console import Console
 from rich.table import Table
 
+from backends.ports import free_ports
 from gateway.protocol import oip_grpc, oip_rest, tfserving_grpc, tfserving_rest
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends import venvs
+from backends.ports import free_ports
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
@@ -87,7 +87,7 @@ def running(interpreter: Path, folder: Path, models: Mapping[str, Path], seconds
 
     Raises MLServerError when it ends early or is not ready in time.
     """
-    http_port, grpc_port = _free_ports()
+    http_port, grpc_port = free_ports(2)
     write(folder, models, http_port, grpc_port)
     log = folder / "mlserver.log"
     with log.open("wb") as output:
@@ -129,10 +129,3 @@ def _status(port: int, path: str) -> int:
         return 0
     finally:
         connection.close()
-
-
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]

@@ -11,11 +11,11 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
+from backends.ports import free_ports
 from backends.spec import BackendSpec, Command, host_port, is_loopback
 from backends.torchserve.folder import assemble, settings
 from backends.torchserve.java import find_java
@@ -83,7 +83,7 @@ def properties(spec: BackendSpec, folder: Path, *, token: bool, model_api: bool)
         "grpc_inference_address": host,
         "grpc_inference_port": grpc_port,
         "grpc_management_address": "127.0.0.1",  # it cannot be switched off: any free port, this machine only
-        "grpc_management_port": free_port(),
+        "grpc_management_port": free_ports(1)[0],
         "disable_token_authorization": str(not token).lower(),
         "enable_model_api": str(model_api).lower(),
         "load_models": ",".join(model.name for model in spec.models),
@@ -104,7 +104,7 @@ def properties(spec: BackendSpec, folder: Path, *, token: bool, model_api: bool)
 
 def metrics_address(spec: BackendSpec) -> str:
     """Where /metrics listens: it can neither be left out nor share the management port, so without one any free port."""
-    return spec.metrics.partition("/")[0] if spec.metrics else f"127.0.0.1:{free_port()}"
+    return spec.metrics.partition("/")[0] if spec.metrics else f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def environment(spec: BackendSpec, folder: Path, temporary: Path) -> dict[str, str]:
@@ -126,10 +126,3 @@ def private_tmpdir(folder: Path) -> Path:
         shutil.rmtree(place, ignore_errors=True)
     place.mkdir(mode=0o700, parents=True)
     return place
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

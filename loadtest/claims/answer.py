@@ -24,10 +24,11 @@ ANSWERS = (HOLDS, CONTRADICTED, INCONCLUSIVE, ELSEWHERE)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One-sided p of the two possible answers: small means shown."""
+    """One-sided p of the two possible answers: small means shown. missing: why a part of the claim has no p."""
 
     holds: float
     contradicted: float
+    missing: str = ""
 
     @property
     def p(self) -> float:
@@ -79,7 +80,8 @@ def combine(parts: Sequence[Judged | NotComputable]) -> Judged | NotComputable:
     if not known:
         return NotComputable("; ".join(dict.fromkeys(missing)))
     holds = 1.0 if missing else max(part.holds for part in known)
-    return Judged(holds, min(1.0, len(parts) * min(part.contradicted for part in known)))
+    contradicted = min(1.0, len(parts) * min(part.contradicted for part in known))
+    return Judged(holds, contradicted, "; ".join(dict.fromkeys(missing)))
 
 
 def alone(judged: Judged | NotComputable, alpha: float = FAMILY_ALPHA) -> str:
@@ -113,6 +115,11 @@ def answer(
         return Answer(
             HOLDS if single == "holds" else CONTRADICTED, f"shown to lie {side} the bound", p, adjusted.p_value
         )
+    if single == "inconclusive" and judged.missing:
+        reason = (
+            f"a part of it has no figure, so that it cannot hold, and the others do not contradict it: {judged.missing}"
+        )
+        return Answer(INCONCLUSIVE, reason, p, adjusted.p_value)
     if single == "inconclusive":
         return Answer(INCONCLUSIVE, "the interval reaches over the bound: more starts are needed", p, adjusted.p_value)
     reason = f"alone it would be {single} (p {judged.p:.3g}), among all the claims asked it is not (p {adjusted.p_value:.3g})"

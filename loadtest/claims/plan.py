@@ -28,7 +28,7 @@ _STAND_S = 4.0  # a gateway's start and the end of all processes
 _START_S = {"torchserve": 7.0, "tensorflow_serving": 7.0}
 _MORE_S = {"compile": 35.0, "xla": 8.0}
 _LARGE = {"resnet50": 3.0, "encoder": 8.0}
-_SWAP_S = {1: 46.0, 10: 78.0}
+_SWAP_S = {1: 58.0, 10: 90.0}
 _WORKER_S = 8.0
 
 

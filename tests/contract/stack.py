@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import grpc
 import numpy as np
 import psutil
 
+from backends.ports import free_ports
 from gateway.protocol.descriptors import message_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,17 +32,6 @@ ARTIFACTS = ROOT / "model_store" / "artifacts"
 ARMS = ("torchserve", "tfserving")
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 _FILL = {"INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "NOT_FOUND": 404, "RESOURCE_EXHAUSTED": 413}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @dataclass

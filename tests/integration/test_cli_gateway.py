@@ -1,19 +1,18 @@
 """Commands that talk to a running gateway: infer over every protocol, experiment show, weights and kill."""
 
-import socket
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from gateway_process import GatewayProcess, configuration, gateway, ready, two_fakes
 
+from backends.ports import free_ports
 from gateway.cli import run
 from gateway.cli_infer_wires import WIRES
 
 
 def free() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return f"127.0.0.1:{one.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from backends.launch import Supervisor
+from backends.ports import free_ports
 from backends.spec import BackendSpec, ServedModel
 from gateway.errors import ConfigError
 from gateway.protocol import signature_file
@@ -190,11 +190,7 @@ def test_a_model_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> N
 
 
 def free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{held.getsockname()[1]}" for held in sockets]
-    for held in sockets:
-        held.close()
-    return addresses
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from backends.launch import BackendError, GatewayProcess, Supervisor
-from backends.ports import PortInUseError
+from backends.ports import PortInUseError, free_ports
 from backends.spec import BackendSpec, Command, ServedModel
 from backends.unit import Event
 
@@ -26,8 +26,7 @@ STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); p
 
 
 def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def spec_of(tmp_path: Path, name: str = "fake", **given: Any) -> BackendSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from gateway_process import GatewayProcess, gateway, ready, until
 from tiny_torchserve import SIGNATURE, write_tiny
 
 from backends.launch import Supervisor
+from backends.ports import free_ports
 from backends.spec import BackendSpec, ServedModel
 from backends.torchserve import plan
 from gateway.protocol import tfserving_grpc as codec
@@ -45,10 +45,7 @@ class Guarded:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """TorchServe with the model tiny in version 3, two workers and token authorisation, ready and speaking gRPC."""
     place = tmp_path_factory.mktemp("guarded")
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    rest_, grpc_, management = (f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
-    for one in sockets:
-        one.close()
+    rest_, grpc_, management = (f"127.0.0.1:{port}" for port in free_ports(3))
     models = (ServedModel("tiny", str(write_tiny(place / "tiny")), "3"),)
     run, logs = str(place / "run"), str(place / "logs")
     spec = BackendSpec(

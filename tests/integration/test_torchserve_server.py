@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tiny_torchserve import pack, write_pair, write_tiny
 
 from backends.launch import Supervisor
+from backends.ports import free_ports
 from backends.readiness import get
 from backends.spec import BackendSpec, Batching, ServedModel
 from backends.unit import Event
@@ -60,11 +60,7 @@ class Running:
 
 
 def free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    return addresses
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]
 
 
 @pytest.fixture(scope="module")

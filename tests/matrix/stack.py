@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.mlserver import server as mlserver
+from backends.ports import free_ports
 from gateway.protocol import signature_file
 from model_store import arrays
 from tests.contract import stack as contract
@@ -98,7 +99,7 @@ def start(folder: Path) -> Iterator[Matrix]:
 
 
 def _up(folder: Path, oip: mlserver.Running) -> contract.Stack:
-    ports = iter(f"127.0.0.1:{port}" for port in contract.free_ports(8))
+    ports = iter(f"127.0.0.1:{port}" for port in free_ports(8))
     http, rpc = next(ports), next(ports)
     document = f"""
 listen: {{http: {http}, grpc: {rpc}}}

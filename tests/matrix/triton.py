@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends import venvs
+from backends.ports import free_ports
 from tests.contract import stack as contract
 from tests.matrix.stack import MODELS, VENVS, outputs
 from tests.matrix.wires import Place
@@ -46,7 +47,7 @@ class TritonGateway:
 @contextmanager
 def start(folder: Path) -> Iterator[TritonGateway]:
     """Triton with every model, and `abgate serve` before it."""
-    ports = contract.free_ports(5)
+    ports = free_ports(5)
     python = venvs.ensure(SERVERS / "pytriton.txt", VENVS, str(PYTHON))
     functions = contract.ROOT / "backends" / "mlserver" / "functions.py"
     arguments = [str(functions), str(contract.ARTIFACTS), *map(str, ports[:3]), *MODELS]

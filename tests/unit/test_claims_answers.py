@@ -74,6 +74,14 @@ def test_without_any_figure_there_is_no_p() -> None:
     assert isinstance(combine([]), NotComputable)
 
 
+def test_a_claim_that_lacks_a_part_says_so_instead_of_asking_for_more_starts() -> None:
+    combined = combine([Judged(0.0, 1.0), MISSING])
+    assert isinstance(combined, Judged)
+    said = answer(Circumstances(), combined, Adjusted(combined.p, combined.p, False))
+    assert (said.answer, said.reason.rpartition(": ")[2]) == ("inconclusive here", "arm gone")
+    assert "cannot hold" in said.reason
+
+
 SHOWN, NOT_SHOWN = Adjusted(0.01, 0.002, True), Adjusted(0.2, 0.02, False)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backends import ports
 from backends.launch import metrics_url, plan
 from backends.process import how_it_ended
 from backends.readiness import management_token, unready_workers
@@ -234,3 +236,21 @@ def test_stopping(obeys: bool, words: str) -> None:
     unit.finish()
     unit.step(100.0)
     assert (script.events[-1], script.events.count(words), script.killed) == (words, 1, 1)
+
+
+def test_free_ports_are_never_those_of_outgoing_connections_and_none_is_given_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    span = tmp_path / "ip_local_port_range"
+    span.write_text("13002\t60999\n")
+    monkeypatch.setattr(ports, "_OUTGOING", span)
+    given = ports.free_ports(3)
+    with socket.create_server(("127.0.0.1", given[-1] + 1 if given[-1] < 13_001 else 12_000)) as taken:
+        given += ports.free_ports(50)
+        assert taken.getsockname()[1] not in given
+    assert len(set(given)) == 53
+    assert all(12_000 <= port < 13_002 for port in given)
+    with pytest.raises(ports.PortInUseError, match="no 2000 ports are free between 12000 and 13001"):
+        ports.free_ports(2_000)
+    span.write_text("1024 65535")
+    assert len(set(ports.free_ports(3))) == 3
