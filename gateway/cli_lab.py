@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,24 +185,41 @@ def about(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on a terminal's stderr, else a line for each step; the yielded function takes what is done now and the
-    share that is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    """A progress bar on a terminal's stderr, else a line for each step, both with the time left by the time so far.
 
-    console = Console(stderr=True)
+    The yielded function takes what is done now and the share that is done.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console, pace = Console(stderr=True), Pace(time.monotonic())
+
+    def words(what: str, share: float) -> str:
+        left = pace.left(share, time.monotonic())
+        return what if left is None else f"{what}, {about(left)} left"
+
     if not console.is_terminal:
-        yield lambda what, share: click.echo(f"[{100 * share:3.0f}%] {what}", err=True)
+        yield lambda what, share: click.echo(f"[{100 * share:3.0f}%] {words(what, share)}", err=True)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task(title, total=1.0)
-        yield lambda what, share: bar.update(task, description=f"{title}: {what}", completed=share)
+        yield lambda what, share: bar.update(task, description=f"{title}: {words(what, share)}", completed=share)
+
+
+@dataclass
+class Pace:
+    """How fast a share grows. began: on the clock of `left`; first: the share there was then, of a run that goes on."""
+
+    began: float
+    first: float | None = None
+
+    def left(self, share: float, now: float) -> float | None:
+        """Seconds left if all goes on as it went since the first share was told; None until something has been done."""
+        if self.first is None:
+            self.first = share
+        if share <= self.first:
+            return None
+        return (1.0 - share) * (now - self.began) / (share - self.first)
 
 
 @contextmanager

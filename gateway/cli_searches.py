@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -314,31 +313,8 @@ def _end(bench: Bench, verdict: Json, show: Callable[[Json, Any], None]) -> int:
 
 @contextmanager
 def told(title: str) -> Iterator[Callable[[Step], None]]:
-    """A progress bar on a terminal's stderr, else a line for each step; both with what remains by the time so far."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    """cli_lab.progress for the steps of a search."""
+    from gateway.cli_lab import progress
 
-    console, began = Console(stderr=True), time.monotonic()
-
-    def words(step: Step) -> str:
-        left = remaining(step, time.monotonic() - began)
-        return f"{step.text}{'' if left is None else f', about {_time(left)} left'}"
-
-    if not console.is_terminal:
-        yield lambda step: click.echo(f"[{100 * step.done / step.total:3.0f}%] {words(step)}", err=True)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda step: bar.update(task, description=words(step), completed=step.done / step.total)
-
-
-def remaining(step: Step, elapsed: float) -> float | None:
-    """Seconds left: the planned seconds left, as much slower as those so far have been; None until something is done."""
-    if step.done <= 0.0:
-        return None
-    return (step.total - step.done) * elapsed / step.done
-
-
-def _time(value: float) -> str:
-    return f"{value / 60:.0f} min" if value >= 90 else f"{value:.0f} s"
+    with progress(title) as tell:
+        yield lambda step: tell(step.text, step.done / step.total)

@@ -8,13 +8,13 @@ import pytest
 import yaml
 
 from backends.embedded.config_files import read_batching_parameters
-from gateway.cli_searches import a_share, remaining
+from gateway.cli_lab import Pace
+from gateway.cli_searches import a_share
 from gateway.cli_searches_show import fragments, interval, slo_verdict
 from gateway.reports.prometheus_text import parse
 from gateway.stats.result import Estimate, Interval, NotComputable
 from loadtest.lab import batch_shape as shape
 from loadtest.lab.batching import UNBATCHED, Setting
-from loadtest.lab.session import Step
 from loadtest.lab.slo_results import cost, over_starts, told
 from loadtest.lab.spec import Resources
 
@@ -121,9 +121,11 @@ def test_no_share(text):
         a_share(text)
 
 
-def test_remaining_goes_by_the_pace_so_far():
-    assert remaining(Step(0.0, 100.0, ""), 5.0) is None
-    assert remaining(Step(25.0, 100.0, ""), 50.0) == 150.0
+@pytest.mark.parametrize(("first", "later", "left"), [(0.0, 0.25, 150.0), (0.5, 0.75, 50.0), (0.5, 0.5, None)])
+def test_the_time_left_goes_by_the_pace_of_this_part_of_the_run(first, later, left):
+    pace = Pace(began=100.0)
+    assert pace.left(first, 105.0) is None
+    assert pace.left(later, 150.0) == left
 
 
 @pytest.mark.parametrize(
