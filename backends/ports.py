@@ -1,25 +1,17 @@
 """Who listens on a port: the check before a start, and the proof after it that the listener is ours.
 
 A readiness loop would happily talk to another server on the same port (TorchServe dies of a taken port while the other
-answers), so both checks are needed. Lives here: reading the kernel's socket tables, and choosing ports that stay free until
-a server takes them. Nothing is opened for long.
+answers), so both checks are needed. Lives here: reading the kernel's socket tables. Nothing is opened for long.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 import psutil
 
 from backends.spec import host_port
-
-_FIRST, _STRIDE = 12_000, 7_919
-_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_given = itertools.count()
 
 
 class PortInUseError(RuntimeError):
@@ -41,43 +33,6 @@ def check_free(addresses: Mapping[str, str]) -> None:
         ports[port] = purpose
     if taken:
         raise PortInUseError("\n".join(taken))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on, none given twice by this process.
-
-    They lie below those the kernel gives to outgoing connections: one of these could take a port between its being chosen here
-    and a server's listening on it. Where no such range is known the kernel chooses.
-    """
-    try:
-        end = int(_OUTGOING.read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        end = 0
-    size = end - _FIRST
-    if size < 1_000:
-        return _chosen_by_the_kernel(count)
-    start = os.getpid() * _STRIDE  # processes side by side begin far from each other
-    ports: list[int] = []
-    for step in itertools.islice(_given, size):
-        if len(ports) == count:
-            break
-        port = _FIRST + (start + step) % size
-        if can_bind(f"127.0.0.1:{port}"):
-            ports.append(port)
-    if len(ports) < count:
-        raise PortInUseError(f"no {count} ports are free between {_FIRST} and {end - 1}")
-    return ports
-
-
-def _chosen_by_the_kernel(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 def can_bind(address: str) -> bool:

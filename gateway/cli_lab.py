@@ -201,7 +201,9 @@ def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     if not console.is_terminal:
         yield lambda what, share: click.echo(f"[{100 * share:3.0f}%] {words(what, share)}", err=True)
         return
-    with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+    ) as bar:
         task = bar.add_task(title, total=1.0)
         yield lambda what, share: bar.update(task, description=f"{title}: {words(what, share)}", completed=share)
 

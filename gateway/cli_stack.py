@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backends.free_ports import free_ports
 from backends.launch import BackendError, Event, GatewayProcess, Supervisor
-from backends.ports import PortInUseError, check_free, free_ports
+from backends.ports import PortInUseError, check_free
 from backends.spec import BackendSpec, Batching, ServedModel
 from gateway.config import Config
 from gateway.errors import AbgateError, ConfigError

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from backends.free_ports import free_ports
 from backends.launch import BackendError, Event, Supervisor
-from backends.ports import free_ports
 from backends.spec import BackendSpec
 from gateway.cli_stack import StackError, running
 from gateway.config import parse

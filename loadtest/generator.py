@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,16 +16,10 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
+from backends.free_ports import free_ports
 from loadtest.job import ENVIRONMENT, WORKER
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Generator:
@@ -50,7 +43,7 @@ class Generator:
         with ExitStack() as guard:
             guard.callback(self.stop, 0.0)
             if self._workers:
-                port = str(free_port())
+                port = str(free_ports(1)[0])
                 lead += ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
                 lead += ["--expect-workers", str(self._workers), "--expect-workers-max-wait", "60"]
                 self._start([*common, *lead], 0)

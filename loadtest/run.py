@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from backends.free_ports import free_ports
 from gateway.errors import ConfigError
 from gateway.protocol.signature_file import SignatureError
 from loadtest.admin import AdminError
 from loadtest.arrivals import Window
 from loadtest.gather import finish
-from loadtest.generator import Generator, free_port
+from loadtest.generator import Generator
 from loadtest.job import Job, read
 from loadtest.open_loop import OpenGenerator
 from loadtest.options import RunOptions, RunResult
@@ -73,7 +74,7 @@ def _run(prepared: Prepared, console: Console) -> RunResult:
     watch = Watch(job, prepared.run_dir, prepared.admin, prepared.involved)
     if prepared.files.manifest is None:
         watch.observed.note("no parity manifest for this model: equal outputs of the arms are not proved")
-    ui_port = (options.ui_port or free_port()) if options.ui else None
+    ui_port = (options.ui_port or free_ports(1)[0]) if options.ui else None
     log = prepared.run_dir / ("locust.log" if job.profile.arrivals is None else "generator.log")
     with _generator(prepared, log, ui_port) as generator:
         sampler = Sampler(lambda: _roots(prepared, generator))

@@ -34,7 +34,7 @@ from rich.table import Table
 from translation_cost import measure as translation_pairs
 from translation_cost import table as translation_table
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVOY_VENV = ROOT / ".abgate" / "bench-venv"

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from proxy_peers import running
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from gateway.protocol import oip_binary, oip_grpc, oip_rest, tfserving_grpc, torchserve
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms, Message

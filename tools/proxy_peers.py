@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 
 HTTP_REPLY = '{"predictions":[[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1.0]]}'
 HTTP_STATUS = (

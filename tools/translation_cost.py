@@ -33,7 +33,7 @@ from proxy_peers import running
 from rich.console import Console
 from rich.table import Table
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from gateway.protocol import oip_grpc, oip_rest, tfserving_grpc, tfserving_rest
 from gateway.protocol.descriptors import message_class
 from gateway.protocol.forms import ArmTerms

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends import venvs
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from backends.spec import BackendSpec, Command, host_port, is_loopback
 from backends.torchserve.folder import assemble, settings
 from backends.torchserve.java import find_java

@@ -33,9 +33,10 @@ ALLOWED = {
     "servers": BASE | {"protocol", "experiments", "policies", "dataplane", "controlplane", "upstream"},
     "reports": BASE | {"protocol", "stats", "events"},
     "assembly": BASE | {"protocol", "experiments", "dataplane", "config", "storage", "telemetry", "events", "upstream"},
-    "backends": set(),
+    "ports": set(),
+    "backends": {"ports"},
     "model_store": SHARED,
-    "loadtest": SHARED | {"events"},
+    "loadtest": SHARED | {"events", "ports"},
 }
 GATEWAY = {group for group in ALLOWED if group not in PACKAGES}
 ALLOWED["app"] = GATEWAY - {"reports", "stats"}
@@ -57,6 +58,7 @@ SINGLE = {
     "gateway.app": "app",
     "gateway.process": "app",
     "gateway.__main__": "cli",
+    "backends.free_ports": "ports",
     **{f"gateway.upstream.{name}": "policies" for name in ("outlier", "admission", "retry", "deadline")},
 }
 FAMILIES = {"gateway.config": "config", "gateway.cli": "cli"}  # config, config_schema, ...

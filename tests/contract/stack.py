@@ -24,7 +24,7 @@ import grpc
 import numpy as np
 import psutil
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from gateway.protocol.descriptors import message_class
 
 ROOT = Path(__file__).resolve().parents[2]

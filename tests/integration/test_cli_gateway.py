@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gateway_process import GatewayProcess, configuration, gateway, ready, two_fakes
 
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from gateway.cli import run
 from gateway.cli_infer_wires import WIRES
 

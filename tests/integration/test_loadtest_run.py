@@ -22,7 +22,7 @@ from arro3.io import read_parquet
 from rich.console import Console
 
 import loadtest
-from loadtest.generator import free_port
+from backends.free_ports import free_ports
 from loadtest.run import RunOptions, RunResult, run
 
 LOCUSTFILE = Path(loadtest.__file__).with_name("locustfile.py")
@@ -294,7 +294,7 @@ def test_locusts_page_is_open_while_the_run_goes_on(tmp_path: Path) -> None:
 
         pages.append(wait_for(page))
 
-    port = free_port()
+    port = free_ports(1)[0]
     with fake_gateway() as address:
         thread = threading.Thread(target=look, args=(port,))
         thread.start()

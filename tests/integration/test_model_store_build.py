@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backends.free_ports import free_ports
 from backends.launch import Supervisor
-from backends.ports import free_ports
 from backends.spec import BackendSpec, ServedModel
 from gateway.errors import ConfigError
 from gateway.protocol import signature_file

@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from backends.free_ports import free_ports
 from backends.launch import BackendError, GatewayProcess, Supervisor
-from backends.ports import PortInUseError, free_ports
+from backends.ports import PortInUseError
 from backends.spec import BackendSpec, Command, ServedModel
 from backends.unit import Event
 

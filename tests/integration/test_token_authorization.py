@@ -18,8 +18,8 @@ import pytest
 from gateway_process import GatewayProcess, gateway, ready, until
 from tiny_torchserve import SIGNATURE, write_tiny
 
+from backends.free_ports import free_ports
 from backends.launch import Supervisor
-from backends.ports import free_ports
 from backends.spec import BackendSpec, ServedModel
 from backends.torchserve import plan
 from gateway.protocol import tfserving_grpc as codec

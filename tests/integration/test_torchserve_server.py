@@ -23,8 +23,8 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tiny_torchserve import pack, write_pair, write_tiny
 
+from backends.free_ports import free_ports
 from backends.launch import Supervisor
-from backends.ports import free_ports
 from backends.readiness import get
 from backends.spec import BackendSpec, Batching, ServedModel
 from backends.unit import Event

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from backends.free_ports import free_ports
 from backends.mlserver import server as mlserver
-from backends.ports import free_ports
 from gateway.protocol import signature_file
 from model_store import arrays
 from tests.contract import stack as contract

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backends import venvs
-from backends.ports import free_ports
+from backends.free_ports import free_ports
 from tests.contract import stack as contract
 from tests.matrix.stack import MODELS, VENVS, outputs
 from tests.matrix.wires import Place

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backends import ports
+from backends import free_ports
 from backends.launch import metrics_url, plan
 from backends.process import how_it_ended
 from backends.readiness import management_token, unready_workers
@@ -243,14 +243,14 @@ def test_free_ports_are_never_those_of_outgoing_connections_and_none_is_given_tw
 ) -> None:
     span = tmp_path / "ip_local_port_range"
     span.write_text("13002\t60999\n")
-    monkeypatch.setattr(ports, "_OUTGOING", span)
-    given = ports.free_ports(3)
+    monkeypatch.setattr(free_ports, "_OUTGOING", span)
+    given = free_ports.free_ports(3)
     with socket.create_server(("127.0.0.1", given[-1] + 1 if given[-1] < 13_001 else 12_000)) as taken:
-        given += ports.free_ports(50)
+        given += free_ports.free_ports(50)
         assert taken.getsockname()[1] not in given
     assert len(set(given)) == 53
     assert all(12_000 <= port < 13_002 for port in given)
-    with pytest.raises(ports.PortInUseError, match="no 2000 ports are free between 12000 and 13001"):
-        ports.free_ports(2_000)
+    with pytest.raises(OSError, match="2000 free ports are wanted, "):
+        free_ports.free_ports(2_000)
     span.write_text("1024 65535")
-    assert len(set(ports.free_ports(3))) == 3
+    assert len(set(free_ports.free_ports(3))) == 3
