@@ -22,7 +22,7 @@ TOGETHER = 3
 
 TWIN = "-twin"
 _BLOCK_S = 2.5  # a generator's start, its end, and the cut
-_PRIME_S = {"torchserve": 24.0, "tensorflow_serving": 4.0}  # first requests, several servers at once
+_PRIME_S = {"torchserve": 45.0, "tensorflow_serving": 8.0}  # first requests, several servers at once
 _STAND_S = 4.0  # a gateway's start and the end of all processes
 # CPU seconds until a server is ready; two cores share them
 _START_S = {"torchserve": 7.0, "tensorflow_serving": 7.0}
