@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--quick/--full", default=False, help="Half an hour on the smallest model, or the whole table: two and a half.")
+@click.option(
+    "--quick/--full", default=False, help="Half an hour on the smallest model, or the whole table: two and a half."
+)
 @click.option(
     "--list", "only_list", is_flag=True, help="Print what would be asked and how long it takes; start nothing."
 )
