@@ -114,8 +114,8 @@ def test_quick_asks_less_and_unknown_ids_are_refused() -> None:
     quick = shipped.chosen(quick=True)
     assert {cell.model for claim in quick for part in claim.parts for cell in part.cells} == {"digits"}
     assert all(claim.models_served in ((), (1,)) for claim in quick)
-    assert plan(shipped, quick, 1).seconds < 26 * 60
-    assert 30 * 60 < plan(shipped, shipped.chosen(), 1).seconds < 120 * 60
+    assert plan(shipped, quick, 1).seconds < plan(shipped, shipped.chosen(), 1).seconds / 4
+    assert 30 * 60 < plan(shipped, shipped.chosen(), 1).seconds < 180 * 60
     with pytest.raises(ConfigError, match="'speed' is none of"):
         shipped.chosen(("speed",))
 
