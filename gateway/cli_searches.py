@@ -260,7 +260,7 @@ def _bench(
     aa: str = "",
 ) -> Iterator[Bench]:
     """Everything a search acts with; its end leaves no process, and whatever ends it is in the document."""
-    from gateway.cli_lab import interruptible, new_run
+    from gateway.cli_lab import interruptible, new_run, progress
     from gateway.cli_stand import LocalStand
     from loadtest.lab import document
     from loadtest.lab.comparison import check_of, inputs_of
@@ -277,7 +277,11 @@ def _bench(
         start = document.begin(run_dir, kind, question, plan, model, payloads)
         book = Book.new(run_dir, start | {"arms": arms_before(arms, aa)})
     click.echo(f"run: {book.folder}", err=True)
-    with interruptible(), told(kind) as tell:
+    with interruptible(), progress(kind) as bar:
+
+        def tell(step: Step) -> None:
+            bar(step.text, step.done / step.total)
+
         try:
             yield Bench(LocalStand(), taking, arms, book, given["seed"], tell, taking.prime)
         except StandError as error:
@@ -309,12 +313,3 @@ def _end(bench: Bench, verdict: Json, show: Callable[[Json, Any], None]) -> int:
         console.print(f"  {reason}", markup=False, soft_wrap=True)
     console.print(f"run: {book.folder}", markup=False, soft_wrap=True)
     return int(verdict["code"])
-
-
-@contextmanager
-def told(title: str) -> Iterator[Callable[[Step], None]]:
-    """cli_lab.progress for the steps of a search."""
-    from gateway.cli_lab import progress
-
-    with progress(title) as tell:
-        yield lambda step: tell(step.text, step.done / step.total)

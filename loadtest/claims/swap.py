@@ -165,9 +165,8 @@ class SwapRun:
         if self.swap.server == "tensorflow_serving":
             return TensorFlowChanges(arm.direct.http, self.swap.model, folder / "bases" / self.swap.model, self.marks)
         body = one_request(self.bench, self.swap.model)
-        first = self.bench.files(self.swap.model, _VARIANT[self.swap.server]).path.absolute()
         return TorchServeChanges(
-            arm.management or "", arm.direct.http, self.swap.model, (first, folder / "second"), body, self.marks
+            arm.management or "", arm.direct.http, self.swap.model, (arm.spec.path, folder / "second"), body, self.marks
         )
 
     def _run_changes(self, changes: Changes, due: threading.Event) -> None:
