@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 WARM_S, MEASURE_S = 1.0, 2.0
+ROWS = 64
 
 
 def measure(folder: Path, inputs: Path) -> dict[str, float]:
@@ -22,7 +23,8 @@ def measure(folder: Path, inputs: Path) -> dict[str, float]:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=180, check=False)
     if done.returncode:
-        raise RuntimeError(f"the forward of {folder} could not be timed: {done.stderr.strip()[-500:]}")
+        said = done.stderr.strip()[-500:] or f"it ended with {done.returncode} and said nothing (-9: out of memory?)"
+        raise RuntimeError(f"the forward of {folder} could not be timed: {said}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -38,7 +40,9 @@ def main(folder: Path, inputs: Path) -> dict[str, float]:
     load: Any = torch.jit.load  # torch gives it no types
     model = load(str(folder / file)).eval()
     with np.load(inputs) as found:
-        rows = [[torch.from_numpy(np.ascontiguousarray(found[n][i : i + 1])) for n in names] for i in range(64)]
+        # an entry of an archive is read anew each time it is asked for, and a slice keeps the whole of it
+        given = [found[name][:ROWS].copy() for name in names]
+    rows = [[torch.from_numpy(tensor[i : i + 1]) for tensor in given] for i in range(len(given[0]))]
     with torch.inference_mode():
         _times(model, rows, WARM_S)
         times = sorted(_times(model, rows, MEASURE_S))
