@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 WARM_S, MEASURE_S = 1.0, 2.0
-ROWS = 64
+ROWS, LIMIT_S = 64, 180
 
 
 def measure(folder: Path, inputs: Path) -> dict[str, float]:
     """Milliseconds of a forward of one row, from a child process. Raises RuntimeError with what it said."""
     argv = [sys.executable, "-m", "loadtest.claims.forward", str(folder), str(inputs)]
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=180, check=False)
+    try:
+        done = subprocess.run(argv, cwd=root, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"the forward of {folder} could not be timed in {LIMIT_S} s") from error
     if done.returncode:
         said = done.stderr.strip()[-500:] or f"it ended with {done.returncode} and said nothing (-9: out of memory?)"
         raise RuntimeError(f"the forward of {folder} could not be timed: {said}")

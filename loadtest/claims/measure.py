@@ -192,7 +192,7 @@ class Series:
         rule = self.loads[turn.load]
         return replace(
             self._base(),
-            load=Load.closed(rule.concurrency, self.group.window, self.group.warmup),
+            load=Load.closed(rule.concurrency, self.group.lasts(turn.load), self.group.warmup),
             id=block_id(self.group.model, replicate, turn.arm.name, turn.load),
             replicate=replicate,
             order=turn.order,

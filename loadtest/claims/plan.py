@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,6 +28,7 @@ _STAND_S = 4.0  # a gateway's start and the end of all processes
 _START_S = {"torchserve": 7.0, "tensorflow_serving": 7.0}
 _MORE_S = {"compile": 35.0, "xla": 8.0}
 _LARGE = {"resnet50": 3.0, "encoder": 8.0}
+_TAIL_S = 10.0  # a p99 with bounds needs 662 answers of a block, here some 70 to 140 a second
 _SWAP_S = {1: 58.0, 10: 90.0}
 _WORKER_S = 8.0
 
@@ -44,7 +45,7 @@ class PlannedArm:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One model's series of starts. baseline: the arm that has a twin, for the A/A check."""
+    """One model's series of starts. baseline: the arm that has a twin, for the A/A check. tails: loads whose p99 is asked for."""
 
     model: str
     baseline: str
@@ -52,16 +53,21 @@ class Group:
     starts: int
     window: float
     warmup: float
+    tails: frozenset[str] = frozenset()
 
     @property
     def blocks(self) -> int:
         """Blocks of the whole series."""
         return self.starts * sum(len(arm.loads) for arm in self.arms)
 
+    def lasts(self, load: str) -> float:
+        """Seconds of a block's window; alike for all arms, so that they are compared over as long."""
+        return max(self.window, _TAIL_S) if load in self.tails else self.window
+
     @property
     def seconds(self) -> float:
         """How long it should take."""
-        once = sum(len(arm.loads) * (self.window + self.warmup + _BLOCK_S) for arm in self.arms)
+        once = sum(self.lasts(load) + self.warmup + _BLOCK_S for arm in self.arms for load in arm.loads)
         starting = sum(
             (_START_S[arm.key.kind] + _MORE_S.get(arm.key.variant, 0.0) + _LARGE.get(self.model, 0.0)) / 2
             + _PRIME_S[arm.key.kind]
@@ -119,7 +125,13 @@ def plan(table: Table, claims: Sequence[Claim], seed: int, starts: int = STARTS)
     # the worker's share needs the group's baseline one request at a time, whatever else is asked of it
     cells += [Cell(model=m, arm=ArmKey.parse(table.models[m].baseline), load="one") for m in workers]
     models = tuple(name for name in table.models if any(cell.model == name for cell in cells))
-    groups = tuple(_group(table, model, [cell for cell in cells if cell.model == model], starts) for model in models)
+    tails = [c for claim in claims for part in claim.parts if part.metric == "tail" for c in part.cells]
+
+    def group(model: str) -> Group:
+        mine, far = ([cell for cell in some if cell.model == model] for some in (cells, tails))
+        return _group(table, model, mine, starts, frozenset(cell.load for cell in far))
+
+    groups = tuple(group(model) for model in models)
     swaps = tuple(
         Swap(claim.server or "", claim.model, served, starts)
         for claim in claims
@@ -129,7 +141,7 @@ def plan(table: Table, claims: Sequence[Claim], seed: int, starts: int = STARTS)
     return Plan(tuple(claims), groups, swaps, workers, seed)
 
 
-def _group(table: Table, model: str, cells: Sequence[Cell], starts: int) -> Group:
+def _group(table: Table, model: str, cells: Sequence[Cell], starts: int, tails: frozenset[str]) -> Group:
     rule = table.models[model]
     keys = dict.fromkeys(cell.arm for cell in cells)
     baseline = ArmKey.parse(rule.baseline)
@@ -143,7 +155,7 @@ def _group(table: Table, model: str, cells: Sequence[Cell], starts: int) -> Grou
         if arm.key == baseline:
             plain = tuple(load for load in arm.loads if not table.loads[load].lengths)
             arms.append(PlannedArm(arm.name + TWIN, arm.key, plain or arm.loads, twin=True))
-    return Group(model, baseline.name, tuple(arms), starts, rule.window, rule.warmup)
+    return Group(model, baseline.name, tuple(arms), starts, rule.window, rule.warmup, tails)
 
 
 def turns(group: Group, replicate: int, seed: int) -> list[list[Turn]]:
@@ -177,7 +189,7 @@ def share(plan_: Plan, claim: Claim) -> float:
             PlannedArm(arm.name, arm.key, tuple(load for key, load in cells if key == arm.key), arm.twin)
             for arm in arms
         )
-        seconds += Group(group.model, group.baseline, alone, group.starts, group.window, group.warmup).seconds
+        seconds += replace(group, arms=alone).seconds
     if claim.scenario == "swap":
         seconds += sum(swap.seconds for swap in plan_.swaps if swap.server == claim.server)
     if claim.scenario == "worker":

@@ -155,11 +155,13 @@ class Claims:
         files = self.bench.files(model, "torchscript")
         if str(replicate) in done or files.skipped is not None:
             return
-        self.tell(f"{model}, start {replicate + 1}: the model's own forward", self._share())
+        where, faults = f"{model}, start {replicate + 1}", self.document["results"].setdefault("forward_faults", {})
+        self.tell(f"{where}: the model's own forward", self._share())
         try:
             done[str(replicate)] = forward.measure(files.path, self.bench.payloads(model))
+            faults.pop(where, None)
         except RuntimeError as error:
-            self.document["results"].setdefault("faults", []).append(str(error))
+            faults[where] = str(error)
 
     def _swap(self, swap: Swap, replicate: int) -> None:
         done: list[Json] = self.document["results"].setdefault("swaps", {}).setdefault(swap.server, [])
@@ -191,7 +193,9 @@ class Claims:
         for claim in self._plan.claims:
             if claim.scenario == "worker":
                 starts, blocks = self._worker_starts(claim.model)
-                special[claim.id] = [worker.found(claim, starts, blocks)]
+                faults = self.document["results"].get("forward_faults", {})
+                why = [f"{where}: {fault}" for where, fault in faults.items() if where.startswith(f"{claim.model},")]
+                special[claim.id] = [worker.found(claim, starts, blocks, why)]
                 figures[claim.id] = {"starts": starts, "sources": worker.SOURCES}
             elif claim.scenario == "onnx":
                 files = self.bench.files(claim.model, "onnx")

@@ -55,12 +55,15 @@ def share(start: Mapping[str, Any]) -> float:
     return float((start["worker_ms"] - start["forward_ms"]) / start["whole_ms"])
 
 
-def found(claim: Claim, starts: Sequence[Mapping[str, Any]], blocks: Sequence[str]) -> Found:
-    """The mean share over starts with Student's t interval, against the claim's rule."""
+def found(
+    claim: Claim, starts: Sequence[Mapping[str, Any]], blocks: Sequence[str], faults: Sequence[str] = ()
+) -> Found:
+    """The mean share over starts with Student's t interval, against the claim's rule. faults: why starts have no figure."""
     values = np.array([share(start) for start in starts])
     effect: Effect | NotComputable
     if len(values) < 3 or float(values.std()) == 0.0:
-        effect = NotComputable(f"{len(values)} starts with all figures, at least 3 that differ are needed")
+        why = f"; {faults[0]}" if faults else ""
+        effect = NotComputable(f"{len(values)} starts with all figures, at least 3 that differ are needed{why}")
     else:
         n = len(values)
         error = float(values.std(ddof=1)) / math.sqrt(n)

@@ -49,7 +49,7 @@ class Taken:
     """What a block gave: its BLOCK (lab/spec.py), the window's requests, and the server's metrics before and after.
 
     abandoned: sent in the whole recording and never answered. faults: what ended the block early (a process died, the
-    generator failed).
+    generator failed). check: what answers were compared with.
     """
 
     block: Json
@@ -57,6 +57,7 @@ class Taken:
     scrapes: tuple[str, str] | None = None
     abandoned: int = 0
     faults: tuple[str, ...] = ()
+    check: str = "off"
 
 
 def planned(load: Load) -> float:

@@ -134,12 +134,13 @@ def grid(brackets: Iterable[Bracket], points: int = 8, reach: tuple[float, float
 
 
 def seconds_for(rate: float, least: float, errors: float | None = None) -> float:
-    """How long a rate is offered: `least`, longer where that gives fewer than twice the requests a p99 needs.
+    """How long a rate is offered: `least`, longer where that gives fewer than twice the requests a limit needs to be seen to hold.
 
-    errors: the limit on their share, None for no own one. Of n requests without an error the share lies below 3/n with 95%
-    confidence (rule of three, Hanley and Lippman-Hand 1983): with fewer than 3/errors the limit could never be seen to hold.
+    A p99 needs its sample floor. errors: the limit on their share, None for no own one. Of n requests without an error the
+    share lies below 3/n with 95% confidence (rule of three, Hanley and Lippman-Hand 1983): with fewer than 3/errors it could
+    never be seen to hold, with no more than those hardly ever: one failed request, or dependent ones, would spoil it.
     """
-    need = max(2.0 * sample_floor(PERCENTILE / 100.0), 3.0 / errors if errors else 0.0) / rate
+    need = 2.0 * max(sample_floor(PERCENTILE / 100.0), 3.0 / errors if errors else 0.0) / rate
     return round(min(LONGEST, max(least, need)), 1)
 
 

@@ -40,9 +40,12 @@ class Outcomes:
     answered: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, requests: Requests) -> Outcomes:
-        """From the window's requests; dropped, failed, timed out and wrong ones are not answered."""
-        answered = (requests.done_ns >= 0) & (requests.error == "") & (requests.correct != 0)
+    def of(cls, requests: Requests, check: str = "reference") -> Outcomes:
+        """From the window's requests; dropped, failed and timed out ones are not answered, nor are outputs unlike the
+        reference. check "label": a wrong class is the model's own mistake, alike on all arms, and no error of the server."""
+        answered = (requests.done_ns >= 0) & (requests.error == "")
+        if check != "label":
+            answered &= requests.correct != 0
         latency = np.where(answered, (requests.done_ns - requests.due_ns) / 1e6, math.inf)
         return cls(latency, np.asarray(answered))
 

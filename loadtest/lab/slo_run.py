@@ -31,6 +31,7 @@ from loadtest.points.spec import Load
 
 Json = dict[str, Any]
 DRAIN_TRIES = 20
+LATE_TRIES = 3
 PROBES = 10
 """Probes an arm's bracket is planned with."""
 
@@ -124,7 +125,7 @@ class SloRun:
             seen: list[slo.Probe] = []
             while not isinstance(step := slo.next_probe(seen, self.terms.objective, self.search), slo.Bracket):
                 taken = self._offer(running, f"probe-{arm}-{len(seen):02d}", arm, step, self.times.probe)
-                outcomes = Outcomes.of(_whole(taken))
+                outcomes = Outcomes.of(_whole(taken), taken.check)
                 over = over_slo(outcomes.latency_ms, outcomes.answered, self.terms.objective.threshold_ms)
                 seen.append(slo.Probe(step, share(over), share(~outcomes.answered), late_reason(taken.block) is None))
                 self.probes.setdefault(arm, []).append(
@@ -144,7 +145,7 @@ class SloRun:
         used = [cores(block, role) for role in (f"arm {place.arm}", "gateway", "generator")]
         if self.terms.path == "direct":
             used[1] = None
-        outcomes = Outcomes.of(_whole(taken))
+        outcomes = Outcomes.of(_whole(taken), taken.check)
         np.savez(self._kept(block["id"]), latency_ms=outcomes.latency_ms, answered=outcomes.answered)
         at = (place.arm, place.rate, place.replicate, block["id"])
         self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
@@ -169,8 +170,14 @@ class SloRun:
     def _offer(
         self, running: Running, id: str, arm: str, rate: float, seconds: float, place: slo.Place | None = None
     ) -> Taken:
+        """A rate's block. One whose arrivals the generator sent late says nothing of the server, whatever it shows: once more."""
         load = Load.open(rate, seconds, self.times.warmup)
-        return self._take(running, id, arm, load, place)
+        for attempt in range(LATE_TRIES):
+            taken = self._take(running, f"{id}-again{attempt}" if attempt else id, arm, load, place)
+            if late_reason(taken.block) is None:
+                break
+            self._drain(running, arm, taken)
+        return taken
 
     def _take(self, running: Running, id: str, arm: str, load: Load, place: slo.Place | None = None) -> Taken:
         rate = f"{load.course[0].from_rate:g}/s" if load.course else "one client"

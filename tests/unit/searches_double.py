@@ -58,6 +58,7 @@ class Script:
     up_now: int = 0
     fails_at: int = -1
     gateway_cores: float = 0.3
+    late: Callable = lambda ask: 0
 
     @contextmanager
     def up(self, arms, folder):
@@ -91,7 +92,7 @@ class Script:
             "id": ask.id, "replicate": ask.replicate, "order": ask.order, "arm": ask.arm, "path": "gateway",
             "protocol": "tfs-rest", "mode": "closed loop" if load.concurrency else "open loop",
             "load": {"concurrency": load.concurrency, "rate": None if load.concurrency else rate},
-            "n": n, "errors": 0, "late": 0, "dropped": 0, "offered": asked, "achieved": good, "goodput": good,
+            "n": n, "errors": 0, "late": self.late(ask), "dropped": 0, "offered": asked, "achieved": good, "goodput": good,
             "service_ms": quantiles(latency), "intended_ms": quantiles(latency),
             "cpu": {f"arm {ask.arm}": {"cores": min(1.0, asked / mu)}, "gateway": {"cores": self.gateway_cores},
                     "generator": {"cores": 0.1}},

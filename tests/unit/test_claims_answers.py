@@ -208,6 +208,10 @@ def test_the_workers_share_comes_from_counters_and_the_forward() -> None:
     part = worker.found(claim, starts, [])
     assert alone(part.judged) == "holds"
     assert evaluate.part_document(part)["value"] == pytest.approx(0.5, rel=0.01)
+    none = worker.found(claim, [], [], ["digits, start 1: out of memory", "digits, start 2: out of memory"])
+    assert isinstance(none.effect, NotComputable)
+    assert none.effect.reason.startswith("0 starts")
+    assert none.effect.reason.endswith("digits, start 1: out of memory")
 
 
 def test_onnx_does_not_hold_by_one_way_alone() -> None:

@@ -109,6 +109,15 @@ def test_the_worker_brings_its_baseline_and_a_swap_its_servers() -> None:
     ]
 
 
+def test_a_load_whose_p99_is_asked_for_lasts_long_enough_for_one() -> None:
+    shipped = table.load()
+    groups = {group.model: group for group in plan(shipped, shipped.chosen(), seed=1).groups}
+    lasts = {(name, load): group.lasts(load) for name, group in groups.items() for load in ("one", "many")}
+    assert lasts["digits", "one"] == lasts["encoder-small", "one"] == 10.0
+    assert lasts["digits", "many"] == lasts["mlp", "one"] == 3.0
+    assert lasts["resnet50", "one"] == 4.0
+
+
 def test_quick_asks_less_and_unknown_ids_are_refused() -> None:
     shipped = table.load()
     quick = shipped.chosen(quick=True)

@@ -1,9 +1,11 @@
 """The searches from end to end on servers that are formulas: what is asked, what is written down, what comes out."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
-from searches_double import Script
+from searches_double import Script, requests
 
 from gateway.cli_searches_show import batching_verdict, slo_verdict, sweep_verdict
 from gateway.errors import ConfigError
@@ -11,7 +13,7 @@ from loadtest.lab.batching import Levels
 from loadtest.lab.batching_run import BatchingPlan, BatchingRun
 from loadtest.lab.session import Book
 from loadtest.lab.slo import Objective, Search
-from loadtest.lab.slo_results import Terms
+from loadtest.lab.slo_results import Outcomes, Terms
 from loadtest.lab.slo_run import SloRun, Times
 from loadtest.lab.sweep_run import SweepPlan, SweepRun
 
@@ -50,6 +52,26 @@ def test_slo_finds_both_capacities_their_ratio_and_cost(tmp_path):
     assert written["results"] == results
     assert len(written["blocks"]) == len(script.asked)
     assert script.up_now == 0
+
+
+def test_a_rate_that_the_generator_sent_late_is_offered_again_and_what_stays_late_is_no_capacity(tmp_path):
+    servers = {"ts": 800.0, "tf": 1600.0}
+    once = Script(lambda name, batch: servers[name], late=lambda ask: 0 if "again" in ask.id else 10_000)
+    results = slo_run(once, tmp_path / "once")
+    assert {block for point in results["points"] if "again1" not in (block := point["block"])} == set()
+    assert slo_verdict(results)["code"] == 0
+    always = Script(lambda name, batch: servers[name], late=lambda ask: 10_000 if ask.id.startswith("s0-") else 0)
+    results = slo_run(always, tmp_path / "always")
+    assert {point["block"][-6:] for point in results["points"]} == {"again2"}
+    assert slo_verdict(results)["code"] == 2
+
+
+def test_a_wrong_class_is_the_models_mistake_and_an_output_unlike_the_reference_the_servers():
+    got = requests([0.0, 0.1, 0.2, 0.3], [1.0, 2.0, float("inf"), 3.0])
+    got = replace(got, correct=np.array([1, 0, -1, -1], np.int8))
+    assert Outcomes.of(got, "label").answered.tolist() == [True, True, False, True]
+    assert Outcomes.of(got, "reference").answered.tolist() == [True, False, False, True]
+    assert Outcomes.of(got, "reference").latency_ms.tolist() == [1.0, float("inf"), float("inf"), 3.0]
 
 
 def test_no_verdict_beside_a_stand_in(tmp_path):
