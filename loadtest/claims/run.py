@@ -155,13 +155,13 @@ class Claims:
         files = self.bench.files(model, "torchscript")
         if str(replicate) in done or files.skipped is not None:
             return
-        where, faults = f"{model}, start {replicate + 1}", self.document["results"].setdefault("forward_faults", {})
-        self.tell(f"{where}: the model's own forward", self._share())
+        faults = self.document["results"].setdefault("forward_faults", {}).setdefault(model, {})
+        self.tell(f"{model}, start {replicate + 1}: the model's own forward", self._share())
         try:
             done[str(replicate)] = forward.measure(files.path, self.bench.payloads(model))
-            faults.pop(where, None)
+            faults.pop(str(replicate), None)
         except RuntimeError as error:
-            faults[where] = str(error)
+            faults[str(replicate)] = str(error)
 
     def _swap(self, swap: Swap, replicate: int) -> None:
         done: list[Json] = self.document["results"].setdefault("swaps", {}).setdefault(swap.server, [])
@@ -193,8 +193,8 @@ class Claims:
         for claim in self._plan.claims:
             if claim.scenario == "worker":
                 starts, blocks = self._worker_starts(claim.model)
-                faults = self.document["results"].get("forward_faults", {})
-                why = [f"{where}: {fault}" for where, fault in faults.items() if where.startswith(f"{claim.model},")]
+                faults = self.document["results"].get("forward_faults", {}).get(claim.model, {})
+                why = [f"start {int(replicate) + 1}: {fault}" for replicate, fault in faults.items()]
                 special[claim.id] = [worker.found(claim, starts, blocks, why)]
                 figures[claim.id] = {"starts": starts, "sources": worker.SOURCES}
             elif claim.scenario == "onnx":

@@ -40,7 +40,7 @@ class Outcomes:
     answered: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, requests: Requests, check: str = "reference") -> Outcomes:
+    def of(cls, requests: Requests, check: str) -> Outcomes:
         """From the window's requests; dropped, failed and timed out ones are not answered, nor are outputs unlike the
         reference. check "label": a wrong class is the model's own mistake, alike on all arms, and no error of the server."""
         answered = (requests.done_ns >= 0) & (requests.error == "")

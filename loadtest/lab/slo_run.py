@@ -172,11 +172,12 @@ class SloRun:
     ) -> Taken:
         """A rate's block. One whose arrivals the generator sent late says nothing of the server, whatever it shows: once more."""
         load = Load.open(rate, seconds, self.times.warmup)
-        for attempt in range(LATE_TRIES):
-            taken = self._take(running, f"{id}-again{attempt}" if attempt else id, arm, load, place)
+        taken = self._take(running, id, arm, load, place)
+        for attempt in range(1, LATE_TRIES):
             if late_reason(taken.block) is None:
                 break
             self._drain(running, arm, taken)
+            taken = self._take(running, f"{id}-again{attempt}", arm, load, place)
         return taken
 
     def _take(self, running: Running, id: str, arm: str, load: Load, place: slo.Place | None = None) -> Taken:

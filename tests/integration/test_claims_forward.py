@@ -20,9 +20,8 @@ def tiny(tmp_path: Path) -> tuple[Path, Path]:
     return write_tiny(tmp_path / "tiny"), inputs
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.load.* is deprecated:DeprecationWarning"
-)  # TorchServe loads nothing else
+# torch.jit.load is deprecated, and the only way to read what TorchServe serves
+@pytest.mark.filterwarnings("ignore:.*torch.jit.load.* is deprecated:DeprecationWarning")
 def test_the_inputs_are_read_once_whatever_their_size(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forward, "WARM_S", 0.0)
     monkeypatch.setattr(forward, "MEASURE_S", 0.05)
