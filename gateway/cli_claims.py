@@ -104,6 +104,6 @@ def bench(artifacts: Path) -> Bench:
         problems = variants.problems(artifacts, model, variant) if found.skipped is None else []
         entry = variants.read_manifest(Layout(artifacts, model)).get(variant) or {}
         skipped = found.skipped or "; ".join(problems) or None
-        return Files(found.path.absolute(), skipped, found.digest, entry.get("parity"))
+        return Files(found.path.absolute(), skipped, found.digest, entry.get("parity"), found.near)
 
     return Bench(LocalStand(), artifacts, files)

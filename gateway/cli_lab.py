@@ -160,7 +160,8 @@ def arm_spec(model: str, text: str, artifacts: Path, resources: Resources, batch
     problems = variants.problems(artifacts, model, variant)
     if problems:
         raise ConfigError(problems)
-    return ArmSpec(name, files.kind, model, variant, files.path.absolute(), resources, batch, digest=files.digest)
+    return ArmSpec(name, files.kind, model, variant, files.path.absolute(), resources, batch, digest=files.digest,
+                   near=files.near)  # fmt: skip
 
 
 def new_run(runs: Path, kind: str) -> Path:

@@ -64,13 +64,21 @@ def slo_verdict(results: Json) -> Json:
 def sweep_verdict(results: Json) -> Json:
     """0: every curve has a valid point; 2: one has none."""
     empty = [f"{curve['arm']}, {curve['mode']}: no valid point" for curve in results["curves"] if not curve["peak"]]
+    limited = [
+        f"{curve['arm']}, {curve['mode']}: at its most, {text}: that is no capacity"
+        for curve in results["curves"]
+        if curve["peak"]
+        for text in curve["peak"].get("limits", [])
+    ]
     peaks = "; ".join(
         f"{curve['arm']} {curve['mode']}: most {curve['peak']['goodput']:.4g}/s at {curve['peak']['at']:g}"
         for curve in results["curves"]
         if curve["peak"]
     )
     return _verdict(
-        f"{peaks}; curves compare nothing: see `abgate loadtest slo` and `compare`", 2 if empty else 0, empty
+        f"{peaks}; curves compare nothing: see `abgate loadtest slo` and `compare`",
+        2 if empty else 0,
+        [*empty, *limited],
     )
 
 
@@ -85,10 +93,15 @@ def batching_verdict(results: Json) -> Json:
         parts.append(f"{arm}: batch {best['max_batch']}, wait {best['wait_ms']:g} ms")
     text = f"balanced settings: {'; '.join(parts)}" if parts else "no setting carried both loads"
     busy = sorted(
-        {reason for cell in results["cells"] for reason in cell["saturated"]["reasons"] if "of a core" in reason}
+        {
+            reason
+            for cell in results["cells"]
+            for reason in cell["saturated"]["reasons"]
+            if "of a core" in reason or "other processes" in reason
+        }
     )
     hint = (
-        f"in some cells the generator or the gateway was busy, so that they tell its limit ({busy[-1]})" if busy else ""
+        f"in some cells not only the server was at work, so that they tell another limit ({busy[-1]})" if busy else ""
     )
     notes = ["each arm is compared with itself; one measurement a cell, so that near ones may change places", hint]
     return _verdict(text, 2 if none else 0, [*none, *filter(None, notes)])

@@ -38,6 +38,8 @@ def finish(
         window = window.cut(cut_ns)
     watch.close()
     observed = watch.observed
+    if prepared.replayed:
+        observed.note(prepared.replayed)
     tallies, service, schedule, generator_us = Tallies(window), Tallies(window), None, None
     segments: Sequence[Segment]
     if job.profile.arrivals is None:

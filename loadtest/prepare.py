@@ -38,7 +38,7 @@ _UNIT_HEADER = "x-user-id"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything known before the first request."""
+    """Everything known before the first request. replayed: what of a capture is sent, in words; "" where none is."""
 
     options: RunOptions
     run_id: str
@@ -50,6 +50,7 @@ class Prepared:
     arms: Mapping[str, Any]
     gateway_pids: tuple[int, ...]
     records_dropped: int | None
+    replayed: str = ""
 
     def backends(self) -> dict[str, Backend]:
         """Every server as it is now."""
@@ -63,7 +64,7 @@ class Prepared:
 
 def prepare(options: RunOptions) -> Prepared:
     """Read and check everything; raises ConfigError, SignatureError, AdminError. Makes the run directory last."""
-    profile_path, profile = _profile(options)
+    profile_path, profile, replayed = _profile(options)
     config = read_config(options)
     info = read_info(options.backends_info)
     backends = read_backends(info, config)
@@ -103,24 +104,26 @@ def prepare(options: RunOptions) -> Prepared:
         unit_header=profile.units.header or experiment.get("unit_header") or _UNIT_HEADER,
         output=profile.check.output or (outputs[0] if outputs else None),
     )
-    return Prepared(options, run_id, run_dir, job, config, files, admin, arms, pids, dropped)
+    return Prepared(options, run_id, run_dir, job, config, files, admin, arms, pids, dropped, replayed)
 
 
-def _profile(options: RunOptions) -> tuple[Path, profiles.Profile]:
-    """The profile asked for and where it came from."""
+def _profile(options: RunOptions) -> tuple[Path, profiles.Profile, str]:
+    """The profile asked for, where it came from, and what a capture holds."""
+    replayed = ""
     if options.replay is not None:
-        path, profile = options.replay, replayed_profile(options)
+        path = options.replay
+        profile, replayed = replayed_profile(options)
     else:
         path = profiles.find(options.profile)
         overrides = {key: getattr(options, key) for key in ("duration", "users", "rate", "warmup", "seed")}
         profile = profiles.load(path, overrides)
     if profile.arrivals is not None and (options.ui or options.workers):
         raise ConfigError([f"{path}: an open loop runs without Locust; leave out --ui and --workers"])
-    return path, profile
+    return path, profile, replayed
 
 
-def replayed_profile(options: RunOptions) -> profiles.Profile:
-    """The profile of a capture: its requests at its times, without a check; raises ConfigError."""
+def replayed_profile(options: RunOptions) -> tuple[profiles.Profile, str]:
+    """The profile of a capture, its requests at its times, without a check, and what it holds in words; raises ConfigError."""
     from loadtest.points.replayed import is_grpc
     from loadtest.replay import Options, Replay
 
@@ -150,7 +153,7 @@ def replayed_profile(options: RunOptions) -> profiles.Profile:
         "duration": options.duration or span - warmup,
         "check": "off",
     }
-    return profiles.parse(document, source=str(options.replay), overrides={"seed": options.seed})
+    return profiles.parse(document, source=str(options.replay), overrides={"seed": options.seed}), replay.told
 
 
 def _experiment(admin: Admin, model: str) -> dict[str, Any]:

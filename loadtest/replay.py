@@ -17,6 +17,7 @@ import numpy as np
 from gateway.errors import ConfigError
 from gateway.telemetry.capture_format import SUFFIX, Captured, CaptureError, Place, Start, read
 
+_WRONG_CALLS = (3, 5, 9, 11, 12)  # INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION, OUT_OF_RANGE, UNIMPLEMENTED
 _MOST = 50_000_000  # requests of a replay: 400 MB of due times
 
 
@@ -26,7 +27,7 @@ class Options:
 
     speed: 2 sends twice as fast as it was captured; loops: how often the capture is sent, one after the other; seconds: as
     long as it takes to fill that time (loops does not count then); most: at most so many requests; models, protocols: only
-    those (None: all).
+    those (None: all). refused: also what the gateway refused as it was captured, which no server ever got.
     """
 
     speed: float = 1.0
@@ -35,6 +36,7 @@ class Options:
     most: int | None = None
     models: Collection[str] | None = None
     protocols: Collection[str] | None = None
+    refused: bool = False
 
     def problems(self) -> list[str]:
         """Every broken rule, one line each."""
@@ -70,10 +72,18 @@ class Replay:
     """Requests in time order: entry i of due_ns (int64 array) and protocol belongs to payload(i)."""
 
     def __init__(
-        self, start: Start, requests: Sequence[Captured], bodies: Sequence[tuple[Any, Place]], options: Options
+        self,
+        start: Start,
+        requests: Sequence[Captured],
+        bodies: Sequence[tuple[Any, Place]],
+        options: Options,
+        left_out: int = 0,
     ) -> None:
-        """requests and bodies: the chosen ones, by time, at least one; a body is the data of its segment and its place."""
-        self.start = start
+        """requests and bodies: the chosen ones, by time, at least one; a body is the data of its segment and its place.
+
+        left_out: requests that were refused as they were captured.
+        """
+        self.start, self.left_out = start, left_out
         self._requests = requests
         self._bodies = bodies
         offsets = np.asarray([request.offset_ns for request in requests], dtype=np.int64)
@@ -93,6 +103,16 @@ class Replay:
     def rate(self) -> float:
         """Requests a second over the whole replay, 0 for a single one."""
         return (len(self) - 1) * 1e9 / float(self.due_ns[-1]) if self.due_ns[-1] else 0.0
+
+    @property
+    def told(self) -> str:
+        """What is replayed, for people: how many requests, of which part of the traffic, what was left out."""
+        text = f"{self.distinct} requests of capture {self.start.capture}"
+        if self.start.share < 1.0:
+            whole = self.rate / self.start.share
+            text += f", a sample of {100 * self.start.share:.3g}% of the traffic, which all in all came {whole:.3g} times a second"
+            text += " at this speed"
+        return text + (f"; {self.left_out} that were refused then are left out" if self.left_out else "")
 
     def payload(self, index: int) -> Recorded:
         """What to send as number `index`; its body is copied out of the file at every call."""
@@ -118,21 +138,26 @@ class Replay:
         if problems := options.problems():
             raise ConfigError([f"replay.{problem}" for problem in problems])
         found: list[tuple[Captured, Any, Place]] = []
+        left_out = 0
         starts: list[Start] = []
         for file in segments(path):
             try:
                 data = _opened(file)
                 start, requests = read(data)
                 starts.append(start)
-                found.extend((request, data, place) for request, place in requests if _chosen(request, options))
+                wanted = [(request, data, place) for request, place in requests if _chosen(request, options)]
+                kept = [item for item in wanted if options.refused or not _refused(item[0])]
+                left_out += len(wanted) - len(kept)
+                found.extend(kept)
             except CaptureError as error:
                 raise ConfigError([f"{file}: {error}"]) from error
         if len({start.capture for start in starts}) > 1:
             raise ConfigError([f"{path}: holds segments of different captures; keep each in its own folder"])
         if not found:
-            raise ConfigError([f"{path}: holds no request that is asked for{_told(options)}"])
+            gone = f"; {left_out} were refused as they were captured" if left_out else ""
+            raise ConfigError([f"{path}: holds no request that is asked for{_told(options)}{gone}"])
         found.sort(key=lambda item: item[0].offset_ns)
-        return cls(starts[0], [item[0] for item in found], [item[1:] for item in found], options)
+        return cls(starts[0], [item[0] for item in found], [item[1:] for item in found], options, left_out)
 
 
 def due_times(offsets: Any, options: Options) -> Any:
@@ -188,6 +213,13 @@ def _chosen(request: Captured, options: Options) -> bool:
     return (options.models is None or request.model in options.models) and (
         options.protocols is None or request.protocol in options.protocols
     )
+
+
+def _refused(request: Captured) -> bool:
+    """The gateway itself said that the request is wrong; too many requests, a timeout and a client that left are not that."""
+    if request.protocol.endswith("grpc"):
+        return request.status in _WRONG_CALLS
+    return 400 <= request.status < 500 and request.status not in (408, 429, 499)
 
 
 def _told(options: Options) -> str:

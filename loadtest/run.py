@@ -158,6 +158,8 @@ def _announce(console: Console, prepared: Prepared, ui_port: int | None) -> None
     addresses = {"tfs-rest": job.target.http, "tfs-grpc": job.target.grpc}
     used = ", ".join(f"{protocol} {addresses[protocol]}" for protocol in job.profile.protocols)
     console.print(f"load test {job.profile.name!r} of model {job.profile.model} at {where} ({used})")
+    if prepared.replayed:
+        console.print(prepared.replayed, markup=False, soft_wrap=True)
     if ui_port is not None:
         console.print(f"Locust's page: http://127.0.0.1:{ui_port}")
         if sys.stdout.isatty():

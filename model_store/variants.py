@@ -48,7 +48,8 @@ class VariantInfo:
 class ArmFiles:
     """What an arm serves: path for `artifact:`, or in `skipped` why there is nothing to serve.
 
-    digest is one sha256 over the files' sums as they were recorded when they were made; "" where there are none.
+    digest is one sha256 over the files' sums as they were recorded when they were made; "" where there are none. near: the
+    variant's tolerance is one of all outputs together, so that single answers may differ from the reference by more.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class ArmFiles:
     stand_in_only: bool
     skipped: str | None
     digest: str
+    near: bool = False
 
 
 _LITERT = (
@@ -182,7 +184,8 @@ def arm_files(artifacts_root: Path, model: str, name: str) -> ArmFiles:
     reason = entry["skipped"]
     if reason is None and entry.get("made_from") not in (None, weights_digest(base)):
         reason = f"was made from other weights; `abgate models build {model} --variants` makes it again"
-    return ArmFiles(info.kind, path, info.stand_in_only, reason, entry["digest"] or "")
+    near = (entry.get("tolerance") or {}).get("relative_error") is not None
+    return ArmFiles(info.kind, path, info.stand_in_only, reason, entry["digest"] or "", near)
 
 
 def weights_digest(base: Layout) -> str | None:

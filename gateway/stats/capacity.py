@@ -19,6 +19,9 @@ from gateway.stats.blocks import MIN_BLOCKS, Cells, Resampling, block_length, fe
 from gateway.stats.quantiles import sample_floor
 from gateway.stats.result import Estimate, Interval, NotComputable
 
+NEAR = 5.0
+"""A share within this factor of the limit tells how the curve runs there."""
+
 MIN_RATES = 4
 """Rates a grid needs: two on each side of the crossing."""
 
@@ -140,17 +143,23 @@ def monotone(shares: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray
     return fit
 
 
-def crossing(rates: NDArray[np.float64], fit: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+def crossing(
+    rates: NDArray[np.float64], fit: NDArray[np.float64], limit: float, places: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Where a never falling curve passes the limit, shape [replicates] from fit [replicates, rates]; shares > 0.
 
     Between two rates the share's logarithm is a straight line (exact for the sojourn time of an M/M/1 queue). inf: not
-    passed on the grid; 0: passed before it.
+    passed on the grid; 0: passed before it. places: shape [replicates], from 0 to 1; where the curve jumps over the limit
+    from one rate to the next (from below limit/NEAR to above limit x NEAR) no line says where, and the place given is taken.
     """
     within = (fit <= limit).sum(axis=1)
     low, high = np.clip(within - 1, 0, None), np.clip(within, None, rates.size - 1)
     rows = np.arange(fit.shape[0])
     below, above = np.log(fit[rows, low]), np.log(fit[rows, high])
     part = (math.log(limit) - below) / np.where(above > below, above - below, 1.0)
+    if places is not None:
+        jumps = (below < math.log(limit / NEAR)) & (above > math.log(min(limit * NEAR, 0.9)))
+        part = np.where(jumps, places, part)
     found = rates[low] + part * (rates[high] - rates[low])
     return np.where(within == 0, 0.0, np.where(within == rates.size, np.inf, found))
 
@@ -159,9 +168,10 @@ def capacity(points: Sequence[RatePoint], slo: Slo, plan: Resampling | None = No
     """The highest rate that holds the SLO, from points at distinct rates (any order), with a percentile interval.
 
     Fit and crossing on shares (hits + 1/2)/(n + 1). Replicates: each rate's share is drawn from Beta(h + 1/2, m - h + 1/2)
-    (Jeffreys), h and m being hits and requests divided by the design effect that a block bootstrap finds near the
-    limit. (Resampled blocks alone miss the capacity of a queue in 10% of runs: a rate that was lucky has both a low
-    share and a small spread.) With an own error limit the lesser of both crossings.
+    (Jeffreys), h and m being hits and requests divided by the design effect that a block bootstrap finds near the limit, in
+    proportion to the rate. (Resampled blocks alone miss the capacity of a queue in 10% of runs: a rate that was lucky has
+    both a low share and a small spread.) Where a replicate jumps over the limit between two rates, it may lie anywhere
+    between them. With an own error limit the lesser of both crossings.
     Raises ValueError where a rate occurs twice.
     """
     plan = plan or Resampling()
@@ -177,14 +187,17 @@ def capacity(points: Sequence[RatePoint], slo: Slo, plan: Resampling | None = No
     blocks = min(point.cells.blocks for point in points)
     limits = [slo.over] if slo.errors is None else [slo.over, slo.errors]
     found = np.full(plan.replicates + 1, np.inf)
+    places = rng.random(plan.replicates)
     fits = []
     for k, limit in enumerate(limits):
-        factor = _design_effect(hits[:, k] / sizes, spreads[:, k] * sizes, limit) * few_blocks(blocks, plan.confidence)
+        effects = _design_effects(rates, hits[:, k] / sizes, spreads[:, k] * sizes, limit)
+        factor = effects * few_blocks(blocks, plan.confidence)
         h, m = hits[:, k] / factor, sizes / factor
         shares = rng.beta(h + 0.5, m - h + 0.5, (plan.replicates + 1, rates.size))
         shares[0] = (hits[:, k] + 0.5) / (sizes + 1.0)
         fits.append(monotone(shares, sizes))
-        found = np.minimum(found, crossing(rates, fits[k], limit))
+        crossed = [crossing(rates, fits[k][:1], limit), crossing(rates, fits[k][1:], limit, places)]
+        found = np.minimum(found, np.concatenate(crossed))
     value, replicates = float(found[0]), found[1:]
     if value == 0.0:
         return NotComputable(f"the SLO is missed already at the lowest rate, {rates[0]:g} req/s")
@@ -225,15 +238,24 @@ def _spreads(point: RatePoint, replicates: int, rng: np.random.Generator) -> NDA
     return np.asarray(shares.var(axis=0))
 
 
-def _design_effect(shares: NDArray[np.float64], scaled: NDArray[np.float64], limit: float) -> float:
-    """Mean variance relative to independent requests of the rates within a factor of 5 of the limit, at least 1.
+def _design_effects(
+    rates: NDArray[np.float64], shares: NDArray[np.float64], scaled: NDArray[np.float64], limit: float
+) -> NDArray[np.float64]:
+    """Variance relative to independent requests, at least 1, of each rate; all shapes [rates].
 
-    Where no rate is that near, nothing but the jump over the limit matters and 1 will do.
+    What makes requests late together (a stall, a queue that must drain) lasts a time, so that the requests it holds are
+    as many as arrive in it: effect = time x rate, the time being the mean of effect/rate over the rates within a factor
+    NEAR of the limit. Where none is that near, the highest rate below the limit tells it (above the jump a queue grows for
+    as long as the rate is offered, which is no stall), and where nothing is over there either, 1 will do.
     """
-    near = (shares >= limit / 5) & (shares <= min(5 * limit, 0.9))
+    near = (shares >= limit / NEAR) & (shares <= min(NEAR * limit, 0.9))
     if not near.any():
-        return 1.0
-    return max(1.0, float((scaled[near] / (shares[near] * (1.0 - shares[near]))).mean()))
+        last = int(np.argmax(shares > limit)) - 1 if (shares > limit).any() else shares.size - 1
+        if last < 0 or shares[last] == 0.0:
+            return np.ones(rates.size)
+        near[last] = True
+    times = scaled[near] / (shares[near] * (1.0 - shares[near])) / rates[near]
+    return np.maximum(1.0, float(times.mean()) * rates)
 
 
 def _interval(

@@ -19,6 +19,7 @@ from gateway.stats.result import NotComputable
 from loadtest.claims.answer import Circumstances, Judged, alone, answer, combine, judge
 from loadtest.claims.plan import TWIN, Group, Plan, block_id
 from loadtest.claims.table import Cell, Claim, Part
+from loadtest.lab.figures import value_of
 
 Blocks = Mapping[str, Mapping[str, Any]]
 _TOLD = {
@@ -80,10 +81,10 @@ def value(block: Mapping[str, Any] | None, metric: str) -> float | NotComputable
     if metric == "mean speed":
         mean = quantiles.get("mean")
         return 1000.0 / float(mean) if mean else NotComputable(f"block {block['id']}: no mean was told")
-    told = quantiles.get("p99" if metric == "tail" else "p50") or {"missing": "no latency was told"}
-    if "missing" in told:
-        return NotComputable(f"block {block['id']}: {told['missing']}")
-    return 1000.0 / float(told["value"])
+    name = "p99" if metric == "tail" else "p50"
+    # of a pair the value is wanted, whose spread is that of the starts; its bounds within one block are not
+    told = value_of({name: quantiles.get(name) or {"missing": "no latency was told"}}, name)
+    return NotComputable(f"block {block['id']}: {told.reason}") if isinstance(told, NotComputable) else 1000.0 / told
 
 
 @dataclass(frozen=True)

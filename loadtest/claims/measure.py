@@ -17,6 +17,7 @@ from loadtest.claims.plan import Group, PlannedArm, Turn, block_id, turns
 from loadtest.claims.table import LoadRule
 from loadtest.lab import document as lab
 from loadtest.lab.blocks import BlockPlan, Recording, common, record
+from loadtest.lab.comparison import check_of
 from loadtest.lab.priming import primed
 from loadtest.lab.spec import ArmSpec, BatchRule, Running, Stand, StandError
 from loadtest.points.spec import Load
@@ -26,16 +27,19 @@ PROTOCOL: Literal["tfs-grpc"] = "tfs-grpc"
 # each server in the way it answers fastest: TorchServe's gRPC costs more than its HTTP, and tells no times
 TRANSPORT: Mapping[str, Literal["http", "grpc"]] = {"torchserve": "http", "tensorflow_serving": "grpc"}
 SLACK_S = 0.5
+DID_NOT_START = "did not start"
 
 
 @dataclass(frozen=True)
 class Files:
-    """What a variant's arm serves: path, or in `skipped` why there is none. parity: its proof as recorded, None without."""
+    """What a variant's arm serves: path, or in `skipped` why there is none. parity: its proof as recorded, None without.
+    near: see ArmSpec."""
 
     path: Path
     skipped: str | None = None
     digest: str = ""
     parity: Mapping[str, Any] | None = None
+    near: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,12 @@ class State:
         """ "model/arm" -> why it could not be measured."""
         found: dict[str, str] = self.document["results"].setdefault("skipped", {})
         return found
+
+    def try_again(self) -> None:
+        """Forget what did not come about, so that a run that goes on measures it: arms that did not start, empty blocks."""
+        for where in [where for where, reason in self.skipped.items() if reason.startswith(DID_NOT_START)]:
+            del self.skipped[where]
+        self.document["blocks"] = [block for block in self.document["blocks"] if block["n"] or block["valid"]]
 
     def put(self, block: Mapping[str, Any]) -> None:
         """Keep a block, in the place of one of its id."""
@@ -129,7 +139,7 @@ class Series:
                         self._measure(replicate, [spec], mine, into)
                 except StandError as alone:
                     key = arms[spec.name].key
-                    self.state.skipped[f"{self.group.model}/{key}"] = f"did not start: {last_line(str(alone))}"
+                    self.state.skipped[f"{self.group.model}/{key}"] = f"{DID_NOT_START}: {last_line(str(alone))}"
             self.state.keep()
 
     def _specs(self, arms: Iterable[PlannedArm]) -> list[ArmSpec]:
@@ -150,6 +160,7 @@ class Series:
                     files.path,
                     batch=batch,
                     transport=transport,
+                    near=files.near,
                 )
             )
         return found
@@ -186,12 +197,16 @@ class Series:
             self.bench.signature(model),
             protocol=PROTOCOL,
             timeout=30.0,
+            check=check_of(self.bench.payloads(model)),
+            every=16,
         )
 
     def _plan(self, replicate: int, turn: Turn) -> BlockPlan:
-        rule = self.loads[turn.load]
+        rule, base = self.loads[turn.load], self._base()
+        if rule.lengths:  # captured requests have no right answer
+            base = replace(base, replay=self.state.captures[self.group.model, rule.lengths], check="off")
         return replace(
-            self._base(),
+            base,
             load=Load.closed(rule.concurrency, self.group.lasts(turn.load), self.group.warmup),
             id=block_id(self.group.model, replicate, turn.arm.name, turn.load),
             replicate=replicate,
@@ -199,7 +214,6 @@ class Series:
             name=rule.text,
             slack=SLACK_S,
             seed=self.seed * 1_000_003 + replicate,
-            replay=self.state.captures[self.group.model, rule.lengths] if rule.lengths else None,
         )
 
     def _tell_arms(self, specs: Sequence[ArmSpec], running: Running) -> None:

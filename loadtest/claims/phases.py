@@ -17,7 +17,7 @@ from gateway.stats.effects import Effect, Scale
 from gateway.stats.paired import Pair, paired_ratio
 from gateway.stats.result import NotComputable
 from loadtest.claims.answer import Judged, judge
-from loadtest.claims.changes import Clock
+from loadtest.claims.changes import ROUNDS, Clock
 from loadtest.claims.evaluate import Found
 from loadtest.claims.table import Claim
 from loadtest.points.spec import Requests
@@ -111,14 +111,21 @@ def _tail(part: Mapping[str, Any]) -> float | NotComputable:
 
 
 def failures(label: str, cut: Sequence[Mapping[str, Mapping[str, Any]]], blocks: Sequence[str]) -> Found:
-    """The share of failed requests, at most FAILURES: exact where none failed, else Student's t over the starts' shares."""
-    n = sum(one["changes"]["n"] for one in cut)
+    """The share of failed requests, at most FAILURES: Student's t over the starts' shares; nothing is shown where none failed.
+
+    Requests fail together, with the change that fails. Taken for independent, so many as a start sends would show the bound
+    at once; of changes there are far too few for it, which the reason tells.
+    """
+    n, changes = sum(one["changes"]["n"] for one in cut), len(cut) * ROUNDS
     shares = np.array([one["changes"]["errors"] / max(1, one["changes"]["n"]) for one in cut])
     if not shares.any():
-        # requests of one start fail together, if they fail: the bound counts them as if they did not
-        figures = {"value": 0.0, "low": 0.0, "high": 1.0 - 0.025 ** (1.0 / max(1, n)), "n": len(cut)}
-        note = f"none of {n} requests failed; the bound takes them for independent"
-        judged = Judged((1.0 - FAILURES) ** n, 1.0)
+        felt = 1.0 - 0.05 ** (1.0 / max(1, changes))
+        figures = {"value": 0.0, "low": None, "high": None, "n": len(cut)}
+        note = (
+            f"none of {n} requests failed in {changes} rounds of changes, so that at most {100 * felt:.0f}% of rounds fail any "
+            f"(95%); that less than {100 * FAILURES:g}% of requests do would need some thousand rounds, as they fail together"
+        )
+        judged = Judged((1.0 - FAILURES) ** changes, 1.0)
         return Found(label, "share", NotComputable(note), judged, (), blocks, note, figures)
     spread = float(shares.std(ddof=1)) if len(shares) > 1 else 0.0
     if not spread:

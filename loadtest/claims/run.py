@@ -108,6 +108,7 @@ class Claims:
     def run(self) -> Json:
         """Measure what is missing and answer; what was measured is on disk whatever happens. Raises ConfigError."""
         self.document["results"].pop("interrupted", None)
+        self._state.try_again()
         try:
             self._measure()
             self.document["complete"] = True
@@ -192,10 +193,8 @@ class Claims:
         figures: Json = {}
         for claim in self._plan.claims:
             if claim.scenario == "worker":
-                starts, blocks = self._worker_starts(claim.model)
-                faults = self.document["results"].get("forward_faults", {}).get(claim.model, {})
-                why = [f"start {int(replicate) + 1}: {fault}" for replicate, fault in faults.items()]
-                special[claim.id] = [worker.found(claim, starts, blocks, why)]
+                starts, blocks, gone = self._worker_starts(claim.model)
+                special[claim.id] = [worker.found(claim, starts, blocks, gone)]
                 figures[claim.id] = {"starts": starts, "sources": worker.SOURCES}
             elif claim.scenario == "onnx":
                 files = self.bench.files(claim.model, "onnx")
@@ -207,22 +206,36 @@ class Claims:
                 figures[claim.id] = {"points": points}
         return special, figures
 
-    def _worker_starts(self, model: str) -> tuple[list[Json], list[str]]:
+    def _worker_starts(self, model: str) -> tuple[list[Json], list[str], list[str]]:
+        """Starts with all their figures, their blocks, and why the others have none."""
         group = next(one for one in self._plan.groups if one.model == model)
         forwards = self.document["results"].get("forwards", {}).get(model, {})
-        blocks, starts, used = self._state.blocks, [], []
+        faults = self.document["results"].get("forward_faults", {}).get(model, {})
+        blocks, starts, used, gone = self._state.blocks, [], [], []
         for replicate in range(group.starts):
             name = block_id(model, replicate, group.baseline, "one")
             block, timed = blocks.get(name), forwards.get(str(replicate))
             scrapes = [self.run_dir / "blocks" / name / f"{when}.prom" for when in ("before", "after")]
-            if block is None or not block["valid"] or timed is None or not all(path.is_file() for path in scrapes):
-                continue
-            told = worker.counters(*(path.read_text("utf-8") for path in scrapes))
-            if isinstance(told, dict):
-                whole = float(block["service_ms"]["mean"])
-                starts.append({"replicate": replicate, "whole_ms": whole, **told, "forward_ms": timed["median_ms"]})
-                used.append(name)
-        return starts, used
+            why = ""
+            if block is None:
+                why = "its block was not measured"
+            elif not block["valid"]:
+                why = "; ".join(block["reasons"])
+            elif timed is None:
+                why = faults.get(str(replicate), "the model's own forward was not timed")
+            elif not all(path.is_file() for path in scrapes):
+                why = "TorchServe's counters were not read"
+            else:
+                told = worker.counters(*(path.read_text("utf-8") for path in scrapes))
+                if isinstance(told, dict):
+                    whole = float(block["service_ms"]["mean"])
+                    starts.append({"replicate": replicate, "whole_ms": whole, **told, "forward_ms": timed["median_ms"]})
+                    used.append(name)
+                else:
+                    why = told.reason
+            if why:
+                gone.append(f"start {replicate + 1}: {why}")
+        return starts, used, gone
 
 
 def verdict(results: Json, complete: bool) -> Json:

@@ -55,6 +55,8 @@ def interval(one: Mapping[str, Any]) -> str:
     if one["value"] is None:
         return "-"
     scale, sign = (100.0, " %") if one["unit"] == "share" else (1.0, "")
+    if one["low"] is None or one["high"] is None:
+        return f"{one['value'] * scale:.3g}{sign}"
     value, low, high = (f"{one[name] * scale:.3g}" for name in ("value", "low", "high"))
     return f"{value}{sign} ({low} to {high}{sign})"
 

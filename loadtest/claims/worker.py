@@ -55,15 +55,17 @@ def share(start: Mapping[str, Any]) -> float:
     return float((start["worker_ms"] - start["forward_ms"]) / start["whole_ms"])
 
 
-def found(
-    claim: Claim, starts: Sequence[Mapping[str, Any]], blocks: Sequence[str], faults: Sequence[str] = ()
-) -> Found:
-    """The mean share over starts with Student's t interval, against the claim's rule. faults: why starts have no figure."""
+def found(claim: Claim, starts: Sequence[Mapping[str, Any]], blocks: Sequence[str], gone: Sequence[str] = ()) -> Found:
+    """The mean share over starts with Student's t interval, against the claim's rule.
+
+    gone: why starts have no figure; one is enough, as leaving out the starts that failed would choose.
+    """
     values = np.array([share(start) for start in starts])
     effect: Effect | NotComputable
-    if len(values) < 3 or float(values.std()) == 0.0:
-        why = f"; {faults[0]}" if faults else ""
-        effect = NotComputable(f"{len(values)} starts with all figures, at least 3 that differ are needed{why}")
+    if gone:
+        effect = NotComputable(f"{len(gone)} of {len(gone) + len(values)} starts have no figure; {gone[0]}")
+    elif len(values) < 3 or float(values.std()) == 0.0:
+        effect = NotComputable(f"{len(values)} starts with all figures, at least 3 that differ are needed")
     else:
         n = len(values)
         error = float(values.std(ddof=1)) / math.sqrt(n)

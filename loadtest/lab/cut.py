@@ -184,7 +184,8 @@ def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
             "mean": extra["queue_mean_ms"],
             "source": "the server's counters, warm-up included",
         }
-    return told | validity(recording.faults, counts, cpu, plan.path, others)
+    unlike = counts["wrong"] if plan.check == "reference" else 0  # a wrong class is the model's own mistake
+    return told | validity(recording.faults, counts, cpu, plan.path, others, unlike)
 
 
 def strangers(cpu: dict[str, dict[str, Any]]) -> float | None:
@@ -244,11 +245,13 @@ def validity(
     cpu: Mapping[str, Mapping[str, Any]],
     path: str,
     others: float | None = None,
+    unlike: int = 0,
 ) -> dict[str, Any]:
     """Whether the block says what it seems to say, and apart from that whether it may tell a capacity.
 
     Late arrivals are the generator's doing and make the load another one; dropped ones found no free place because the server
-    did not keep up: they are in n, and unanswered in the intended latency.
+    did not keep up: they are in n, and unanswered in the intended latency. unlike: judged answers that were not the
+    reference's; a server that answers something else is not compared by its speed.
     """
     reasons = list(faults)
     n, late = counts["n"], counts["late"]
@@ -260,6 +263,8 @@ def validity(
         )
     if n and counts["errors"] + counts["dropped"] == n:
         reasons.append("no request got a good answer")
+    if unlike:
+        reasons.append(f"{unlike} of {counts['judged']} judged answers were unlike the reference")
     roles = [GENERATOR] + (["gateway"] if path == "gateway" else [])
     hint = {GENERATOR: "", "gateway": "; `--direct` goes past it"}
     busy = [

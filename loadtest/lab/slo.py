@@ -34,7 +34,10 @@ CLOSE = 1.25
 
 BISECTIONS = 5
 LONGEST = 120.0
-"""Seconds a point may take to collect the requests its percentile needs."""
+"""Seconds a point may take for more than the least its percentile needs."""
+
+SURE = 1.2
+"""Arrivals come at random: so many times the least ones are offered, or every other point would lack a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,18 @@ class Search:
 
 
 def next_probe(probes: Sequence[Probe], objective: Objective, search: Search) -> float | Bracket:
-    """The next rate to try, or the bracket where enough is known: doubling (halving), then geometric bisection."""
+    """The next rate to try, or the bracket where enough is known: doubling (halving), then geometric bisection.
+
+    A rate is missed when it was missed twice: one pause of the machine in a short probe would end the search far too low.
+    """
     if not probes:
         return search.start
-    held = [probe.rate for probe in probes if probe.held(objective)]
-    failed = [probe.rate for probe in probes if not probe.held(objective)]
+    verdicts = _verdicts(probes, objective)
+    doubtful = next((rate for rate, verdict in verdicts.items() if verdict is None), None)
+    if doubtful is not None:
+        return doubtful
+    held = [rate for rate, verdict in verdicts.items() if verdict]
+    failed = [rate for rate, verdict in verdicts.items() if not verdict]
     low = max((rate for rate in held if not failed or rate < min(failed)), default=None)
     high = min(failed, default=None)
     if high is None:
@@ -100,16 +110,26 @@ def next_probe(probes: Sequence[Probe], objective: Objective, search: Search) ->
         if high <= search.lowest:
             return Bracket(None, high, f"the SLO was missed already at {high:g}/s, the lowest rate asked for")
         return max(search.lowest, high / GROWTH)
-    turned = next(i for i in range(len(probes)) if _turned(probes[: i + 1], objective))
-    if high / low <= CLOSE or len(probes) - turned - 1 >= BISECTIONS:
+    told = list(verdicts.values())
+    turned = next(i for i in range(len(told)) if len(set(told[: i + 1])) == 2)  # from here on it is bisection
+    if high / low <= CLOSE or len(told) - turned - 1 >= BISECTIONS:
         late = next((probe for probe in probes if probe.rate == high and not probe.given), None)
         return Bracket(low, high, f"at {high:g}/s the generator did not keep its schedule" if late else "")
     return significant(math.sqrt(low * high))
 
 
-def _turned(probes: Sequence[Probe], objective: Objective) -> bool:
-    """Some held and some did not: from here on it is bisection."""
-    return len({probe.held(objective) for probe in probes}) == 2
+def _verdicts(probes: Sequence[Probe], objective: Objective) -> dict[float, bool | None]:
+    """Of each rate, in the order they were first tried: held, missed, or None where it was missed once and is to be asked again.
+
+    A rate that the generator could not give was offered more than once already.
+    """
+    told: dict[float, bool | None] = {}
+    for probe in probes:
+        again = probe.rate in told
+        told[probe.rate] = (
+            bool(told.get(probe.rate)) or probe.held(objective) or (False if again or not probe.given else None)
+        )
+    return told
 
 
 def significant(value: float, digits: int = 3) -> float:
@@ -138,10 +158,12 @@ def seconds_for(rate: float, least: float, errors: float | None = None) -> float
 
     A p99 needs its sample floor. errors: the limit on their share, None for no own one. Of n requests without an error the
     share lies below 3/n with 95% confidence (rule of three, Hanley and Lippman-Hand 1983): with fewer than 3/errors it could
-    never be seen to hold, with no more than those hardly ever: one failed request, or dependent ones, would spoil it.
+    never be seen to hold, with no more than those hardly ever: one failed request, or dependent ones, would spoil it. Of a
+    slow server more than LONGEST is asked only for the floor, without which there would be no capacity at all.
     """
-    need = 2.0 * max(sample_floor(PERCENTILE / 100.0), 3.0 / errors if errors else 0.0) / rate
-    return round(min(LONGEST, max(least, need)), 1)
+    floor = sample_floor(PERCENTILE / 100.0)
+    need = 2.0 * max(floor, 3.0 / errors if errors else 0.0) / rate
+    return round(max(SURE * floor / rate, min(LONGEST, max(least, need))), 1)
 
 
 @dataclass(frozen=True, slots=True)

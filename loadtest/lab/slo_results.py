@@ -1,7 +1,7 @@
 """Capacity at an SLO, what the measured grid shows: shape of lab.json's "results" in slo.py. PURE.
 
-Rule: an interval holds for the starts that were measured unless it comes from six starts or more; and a figure that the
-generator or the gateway may have limited is not called a capacity.
+Rule: an interval holds for the starts that were measured unless it comes from six starts or more, and a verdict needs those;
+a figure that the generator, the gateway or other processes may have limited is not called a capacity.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gateway.stats.blocks import Resampling
 from gateway.stats.capacity import Capacity, Slo, capacity, capacity_ratio, cost_per_million, over_slo, rate_point
 from gateway.stats.effects import Effect, Margin, Scale
-from gateway.stats.equivalence import decide_ab, decide_effect
+from gateway.stats.equivalence import ABVerdict, decide_effect
 from gateway.stats.paired import MIN_PAIRS, Pair, pair_orders, paired_ratio
 from gateway.stats.quantiles import sample_floor
 from gateway.stats.result import Estimate, Interval, NotComputable
@@ -324,10 +324,17 @@ def _ratio(key: str, arms: list[_Arm], value: Callable[[_Arm, Any], Capacity | N
         ratio = capacity_ratio(value(a, a.all), value(b, b.all))
         if isinstance(ratio, NotComputable):
             return head | {"missing": ratio.reason}
-        decision = decide_ab(ratio.interval, margin, lower_is_better=False, inner=ratio.inner)
+        decision = None
         numbers = (ratio.value, ratio.interval, ratio.p_value)
         method = "block bootstrap of the points; holds for the measured starts, another start may differ"
-    verdict, reason = str(decision.verdict), decision.reason
+    if decision is None:
+        count = f"{terms.starts} start{'s were' if terms.starts > 1 else ' was'}"
+        verdict, reason = (
+            str(ABVerdict.CANNOT_TELL),
+            f"{count} measured, and starts differ; a verdict needs --starts {MIN_PAIRS}",
+        )
+    else:
+        verdict, reason = str(decision.verdict), decision.reason
     wrong = [f"{arm.name}: {text}" for arm in arms for text in arm.reasons(arm.estimates(_Arm.as_found))]
     if wrong:
         verdict, reason = "INVALID", "; ".join(wrong)

@@ -5,6 +5,7 @@ Every decision is slo.py's, every figure slo_results.py's; here is only their or
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from loadtest.lab.session import (
     Step,
     Taken,
     cores,
+    crowded_reason,
     late_reason,
     planned,
     stand_in_between,
@@ -141,7 +143,7 @@ class SloRun:
         seconds = self._seconds_for(place.rate)
         taken = self._offer(running, id, place.arm, place.rate, seconds, place)
         block = taken.block
-        reasons = [reason for reason in [late_reason(block)] if reason]
+        reasons = [*block["reasons"], *filter(None, [crowded_reason(block)])]
         used = [cores(block, role) for role in (f"arm {place.arm}", "gateway", "generator")]
         if self.terms.path == "direct":
             used[1] = None
@@ -184,8 +186,9 @@ class SloRun:
         rate = f"{load.course[0].from_rate:g}/s" if load.course else "one client"
         self._tell(f"{arm}: {rate} for {load.duration:g} s")
         where = (place.replicate, place.order) if place else (0, 0)
-        # the same seed for all arms: the same arrivals at the same rate
-        taken = self.bench.take(running, Ask(id, arm, load, *where, self.terms.seed + where[0]))
+        # for all arms the same arrivals at the same rate; at another rate others, or all would meet the same bursts
+        seed = zlib.crc32(f"{self.terms.seed} {where[0]} {rate}".encode())
+        taken = self.bench.take(running, Ask(id, arm, load, *where, seed))
         self.done += planned(load)
         return taken
 

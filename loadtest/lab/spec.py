@@ -52,6 +52,7 @@ class ArmSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[tuple[str, Path], ...] = ()  # further models the same server holds, (name, path)
     digest: str = ""  # one sha256 over the files at path, as recorded when they were made
+    near: bool = False  # its proof allows outputs that are only near the reference's (int8)
 
 
 @dataclass(frozen=True)

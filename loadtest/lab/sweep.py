@@ -5,8 +5,9 @@ given demand) and are different curves. One arm is loaded at a time.
 
 lab.json's "results" of kind sweep: {path, protocol, curves: [CURVE]}
 CURVE = {arm, mode: "closed loop"|"open loop", replicate, stopped: str|null, points: [POINT],
-  peak: {achieved, goodput, p99, at, block} | null}                      # most goodput among valid points
-POINT = {concurrency, rate, block, n, offered, achieved, goodput, error_share, late_share, p50, p90, p99 (Q of lab/spec.py;
+  peak: {achieved, goodput, p99, at, block, limits} | null}              # most goodput among valid points; limits: what
+                                                                        # makes it something else than the server's most
+POINT = {concurrency, rate, block, limits, n, offered, achieved, goodput, error_share, late_share, p50, p90, p99 (Q of lab/spec.py;
   closed loop: service time, open loop: from the intended time), mean_ms, server_cores, gateway_cores, generator_cores, valid,
   reasons}
 """
@@ -86,6 +87,7 @@ def point(block: Json) -> Json:
         "generator_cores": cores(block, "generator"),
         "valid": block["valid"],
         "reasons": block["reasons"],
+        "limits": [text for text in block["capacity"]["reasons"] if text not in block["reasons"]],
     }
 
 
@@ -99,6 +101,7 @@ def curve(blocks: Sequence[Json], stopped: str | None = None) -> Json:
         "goodput": best["goodput"],
         "p99": best["p99"],
         "at": best["concurrency"] or best["rate"],
+        "limits": best["limits"],
         "block": best["block"],
     }
     return {"arm": first["arm"], "mode": first["mode"], "replicate": first["replicate"], "stopped": stopped,

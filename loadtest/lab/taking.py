@@ -55,4 +55,4 @@ class Taking:
             end = start + round(ask.load.duration * 1e9)
             inside = select(requests, (requests.due_ns >= start) & (requests.due_ns < end))
         abandoned = 0 if requests is None else int(((requests.sent_ns >= 0) & (requests.done_ns < 0)).sum())
-        return Taken(block.document, inside, recording.scrapes, abandoned, recording.faults, self.check)
+        return Taken(block.document, inside, recording.scrapes, abandoned, recording.faults, recording.plan.check)

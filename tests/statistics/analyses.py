@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -121,19 +122,36 @@ SERVICE, THRESHOLD = 0.01, 0.1
 GRID = (35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 80.0)
 
 
-def curve(rng: np.random.Generator, n: int = 4000) -> Capacity | NotComputable:
+WIDE = (6.0, 9.0, 13.0, 19.0, 28.0, 36.0, 44.0, 52.0, 60.0, 80.0)
+"""As a search lays its grid for arms of very different capacity: from a tenth of this arm's on, nothing over at most."""
+
+
+def curve(rng: np.random.Generator, n: int = 4000, grid: tuple[float, ...] = GRID) -> Capacity | NotComputable:
     """A queue of 10 ms service on a grid of rates, p99 <= 100 ms."""
     points = []
-    for rate in GRID:
+    for rate in grid:
         over = mm1(rng, n, rate * SERVICE, SERVICE) > THRESHOLD
         points.append(require(rate_point(rate, over, np.zeros(n, dtype=bool))))
     return capacity(points, SLO, FAST)
 
 
-def capacity_coverage(rng: np.random.Generator) -> Outcome:
-    result = curve(rng)
+def capacity_coverage(rng: np.random.Generator, grid: tuple[float, ...] = GRID) -> Outcome:
+    result = curve(rng, grid=grid)
     truth = mm1_rate(THRESHOLD, SLO.over, SERVICE)
     return None if isinstance(result, NotComputable) else _misses(result.estimate.interval, truth)
+
+
+KNEE = (500.0, 600.0, 720.0, 860.0, 985.0)
+
+
+def knee_coverage(rng: np.random.Generator) -> Outcome:
+    """A queue of 1 ms service, p99 <= 100 ms, on a grid so coarse that nothing is over at one rate and 22% at the next."""
+    points = []
+    for rate in KNEE:
+        over = mm1(rng, 8000, rate * 0.001, 0.001) > THRESHOLD
+        points.append(require(rate_point(rate, over, np.zeros(8000, dtype=bool))))
+    result = capacity(points, SLO, FAST)
+    return None if isinstance(result, NotComputable) else _misses(result.estimate.interval, mm1_rate(0.1, 0.01, 0.001))
 
 
 def aa_capacity(rng: np.random.Generator) -> Outcome:
@@ -217,6 +235,8 @@ ANALYSES: dict[str, Analysis] = {
     "A/A: ratio of two capacities at p99 <= 100 ms": Analysis(aa_capacity, computable=0.8),
     "A/A: ratio of two capacities, independent requests": Analysis(aa_capacity_of_independent_requests),
     "interval of a capacity": Analysis(capacity_coverage, computable=0.8),
+    "interval of a capacity, on a wide grid": Analysis(partial(capacity_coverage, grid=WIDE), computable=0.8),
+    "interval of a capacity at a sharp knee": Analysis(knee_coverage, computable=0.5),
     "interval of p99, independent, n 3000": Analysis(quantile_coverage("independent", 3000, 0.99)),
     "interval of p50, AR(1) 0.9, n 3000": Analysis(quantile_coverage("ar1", 3000, 0.5)),
     "interval of p95, queue at 0.5, n 3000": Analysis(quantile_coverage("0.5", 3000, 0.95), computable=0.9),

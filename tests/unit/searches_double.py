@@ -59,6 +59,7 @@ class Script:
     fails_at: int = -1
     gateway_cores: float = 0.3
     late: Callable = lambda ask: 0
+    others_cores: float = 0.0
 
     @contextmanager
     def up(self, arms, folder):
@@ -88,15 +89,19 @@ class Script:
             waits = rng.exponential(1e3 / slack, n) if slack > 0 else 1e3 * due * (1 - mu / rate) + 50
             latency = 1e3 / mu + waits + spec.batch.wait_ms
         asked, good = n / load.duration, min(n / load.duration, mu)
+        late = self.late(ask)
+        reasons = [f"{late} of {n} arrivals were sent late"] if late > 0.01 * n else []
         block = {
             "id": ask.id, "replicate": ask.replicate, "order": ask.order, "arm": ask.arm, "path": "gateway",
             "protocol": "tfs-rest", "mode": "closed loop" if load.concurrency else "open loop",
             "load": {"concurrency": load.concurrency, "rate": None if load.concurrency else rate},
-            "n": n, "errors": 0, "late": self.late(ask), "dropped": 0, "offered": asked, "achieved": good, "goodput": good,
+            "n": n, "errors": 0, "late": late, "dropped": 0,
+            "others_cores": self.others_cores, "offered": asked, "achieved": good, "goodput": good,
             "service_ms": quantiles(latency), "intended_ms": quantiles(latency),
             "cpu": {f"arm {ask.arm}": {"cores": min(1.0, asked / mu)}, "gateway": {"cores": self.gateway_cores},
                     "generator": {"cores": 0.1}},
-            "valid": True, "reasons": [], "capacity": {"valid": True, "reasons": []}, "folder": f"blocks/{ask.id}",
+            "valid": not reasons, "reasons": reasons, "capacity": {"valid": not reasons, "reasons": reasons},
+            "folder": f"blocks/{ask.id}",
         }  # fmt: skip
         return Taken(block, requests(due, latency))
 

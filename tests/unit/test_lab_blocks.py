@@ -112,6 +112,7 @@ def test_a_block_without_a_generator_is_invalid_and_whole(faults: tuple[str, ...
         ({}, {}, True, True),
         ({"late": 1}, {}, True, True),
         ({"late": 2}, {}, False, False),
+        ({"unlike": 1}, {}, False, False),
         ({"dropped": 50}, {}, True, True),
         ({"errors": 60, "dropped": 40}, {}, False, False),
         ({"n": 0}, {}, False, False),
@@ -127,7 +128,8 @@ def test_what_makes_a_block_invalid_and_what_only_its_capacity(
     base = {"n": 100, "errors": 0, "late": 0, "dropped": 0, "wrong": 0, "judged": 0}
     used = {role: {"cores": cores, "rss_bytes": 0} for role, cores in cpu.items()}
     others = used.pop("others", {"cores": None})["cores"]
-    told = validity((), base | counts, used, "gateway", others)
+    unlike = counts.get("unlike", 0)
+    told = validity((), base | counts, used, "gateway", others, unlike)
     assert (told["valid"], told["capacity"]["valid"]) == (valid, capacity)
     if "gateway" in cpu and not capacity:
         assert "--direct" in told["capacity"]["reasons"][0]

@@ -53,6 +53,25 @@ def test_requests_come_in_time_order_over_segments(tmp_path: Path) -> None:
     assert len(Replay.load(folder / segment_name(1))) == 1
 
 
+def test_what_was_refused_then_is_left_out_and_the_share_is_told(tmp_path: Path) -> None:
+    kinds = [(REST, s) for s in (200, 400, 404, 429, 503)] + [(GRPC, s) for s in (0, 3, 8, 14)]
+    requests = [
+        (at(i * 10**9, kind)._replace(status=status), str(status).encode()) for i, (kind, status) in enumerate(kinds)
+    ]
+    folder = write(tmp_path / "some", segment(requests))
+    replay = Replay.load(folder)
+    bodies = [replay.payload(index).body for index in range(len(replay))]
+    assert bodies == [b"200", b"429", b"503", b"0", b"8", b"14"]
+    assert replay.told == (
+        "6 requests of capture one, a sample of 50% of the traffic, which all in all came 1.25 times a second at this speed; "
+        "3 that were refused then are left out"
+    )
+    assert len(Replay.load(folder, Options(refused=True))) == 9
+    write(tmp_path / "none", segment(requests[1:3]))
+    with pytest.raises(ConfigError, match="2 were refused as they were captured"):
+        Replay.load(tmp_path / "none")
+
+
 def test_filters_choose_and_times_count_from_the_first_chosen(tmp_path: Path) -> None:
     other = REST._replace(model="mlp")
     folder = write(tmp_path, segment([(at(1), b"a"), (at(5, GRPC), b"b"), (at(8, other), b"c"), (at(9, GRPC), b"d")]))

@@ -23,9 +23,9 @@ def bracketed(capacity, search=None, given=lambda rate: True):
 @pytest.mark.parametrize(
     ("capacity", "rates", "low", "high"),
     [
-        (100, [64, 128, 90.5, 108], 90.5, 108),
-        (1000, [64, 128, 256, 512, 1024, 724, 861], 861, 1024),
-        (10, [64, 32, 16, 8, 11.3, 9.51], 9.51, 11.3),
+        (100, [64, 128, 128, 90.5, 108, 108], 90.5, 108),
+        (1000, [64, 128, 256, 512, 1024, 1024, 724, 861], 861, 1024),
+        (10, [64, 64, 32, 32, 16, 16, 8, 11.3, 11.3, 9.51], 9.51, 11.3),
     ],
 )
 def test_bracket_doubles_or_halves_then_bisects(capacity, rates, low, high):
@@ -54,13 +54,21 @@ def test_held(over, errors, limit, held):
     assert Probe(1.0, over, errors).held(Objective(20.0, limit)) is held
 
 
+def test_one_pause_of_the_machine_does_not_end_a_search_too_low():
+    pause = Probe(64, 0.0104, 0)
+    assert slo.next_probe([pause], SLO, Search()) == 64
+    assert slo.next_probe([pause, Probe(64, 0, 0)], SLO, Search()) == 128
+    assert slo.next_probe([pause, pause], SLO, Search()) == 32
+
+
 def test_bisection_is_bounded_and_survives_contradiction():
     """Rates that held above one that failed are not taken for the lower end."""
-    probes = [Probe(64, 0, 0), Probe(128, 0, 0), Probe(256, 0.5, 0)]
+    probes = [Probe(64, 0, 0), Probe(128, 0, 0), *[Probe(256, 0.5, 0)] * 2]
     assert slo.next_probe(probes, SLO, Search()) == 181
-    noisy = [*probes, Probe(181, 0, 0), Probe(100, 0.5, 0)]
+    noisy = [*probes, Probe(181, 0, 0), *[Probe(100, 0.5, 0)] * 2]
     assert slo.next_probe(noisy, SLO, Search()) == 80
-    assert isinstance(slo.next_probe([*noisy, *[Probe(80, 0, 0)] * 5], SLO, Search()), Bracket)
+    held = [Probe(rate, 0, 0) for rate in (80, 84, 88, 92)]
+    assert isinstance(slo.next_probe([*noisy, *held], Objective(20.0, 0.001), Search()), Bracket)
 
 
 def test_grid_is_one_for_all_arms_and_reaches_beyond_every_bracket():
@@ -99,7 +107,7 @@ def test_six_starts_are_pairs():
     [
         (1000, None, 10),
         (50, None, 26.5),
-        (5, None, 120),
+        (5, None, 158.9),  # the floor of a p99 comes before the longest wait
         (1000, 0.01, 10),
         (50, 0.01, 26.5),
         (200, 0.001, 30),  # 6000 requests: with fewer than 3000 a limit of 0.1% could not be shown at all

@@ -5,6 +5,7 @@ called, and which blocks belong together. PURE. A run that was cut short lacks p
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,9 +126,15 @@ def conditions(document: Doc) -> list[Condition]:
         blocks.sort(key=lambda block: known.get(str(block.get("arm")), len(arms)))
     return [
         Condition(group, protocol, path, load, tuple(grouped[key]))
-        for key in sorted(grouped)
+        for key in sorted(grouped, key=lambda key: (_numbers(key[0]), key))
         for group, protocol, path, _, load in (key,)
     ]
+
+
+def _numbers(group: str) -> tuple[int, float]:
+    """A batching search's "16 x 1 ms" by its numbers, so that 2 rows come before 16; (0, 0) for other groups."""
+    found = re.fullmatch(r"(\d+) x ([0-9.e+-]+) ms", group)
+    return (int(found[1]), float(found[2])) if found else (0, 0.0)
 
 
 def batch_settings(results: Doc) -> dict[str, str]:
