@@ -70,7 +70,8 @@ def value(block: Mapping[str, Any] | None, metric: str) -> float | NotComputable
     if not block["valid"]:
         return NotComputable(f"block {block['id']}: {'; '.join(block['reasons']) or 'invalid'}")
     if metric == "throughput":
-        return float(block["goodput"])
+        limits = block["capacity"]["reasons"]
+        return NotComputable(f"block {block['id']}: {'; '.join(limits)}") if limits else float(block["goodput"])
     if metric == "memory":
         used = (block["cpu"].get(f"arm {block['arm']}") or {}).get("rss_bytes") or 0
         return float(used) if used else NotComputable(f"block {block['id']}: no memory was read")

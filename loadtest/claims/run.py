@@ -227,12 +227,12 @@ class Claims:
                 why = "TorchServe's counters were not read"
             else:
                 told = worker.counters(*(path.read_text("utf-8") for path in scrapes))
-                if isinstance(told, dict):
+                if not isinstance(told, dict):
+                    why = told.reason
+                elif not (why := worker.unlike(told["worker_ms"], timed["median_ms"])):
                     whole = float(block["service_ms"]["mean"])
                     starts.append({"replicate": replicate, "whole_ms": whole, **told, "forward_ms": timed["median_ms"]})
                     used.append(name)
-                else:
-                    why = told.reason
             if why:
                 gone.append(f"start {replicate + 1}: {why}")
         return starts, used, gone

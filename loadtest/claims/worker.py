@@ -50,6 +50,16 @@ def _sums(text: str) -> dict[str, float]:
     return found
 
 
+def unlike(worker_ms: float, forward_ms: float) -> str:
+    """Why a forward is not of its start: alone it cannot take much longer than within the worker; "" where it does not."""
+    if forward_ms <= 1.1 * worker_ms:
+        return ""
+    return (
+        f"the model's forward alone took {forward_ms:.3g} ms, the worker with it {worker_ms:.3g} ms: they were not timed under "
+        "the same conditions"
+    )
+
+
 def share(start: Mapping[str, Any]) -> float:
     """The worker's share of one start."""
     return float((start["worker_ms"] - start["forward_ms"]) / start["whole_ms"])

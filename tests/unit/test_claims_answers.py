@@ -120,6 +120,7 @@ def blocks(planned: Any, factor: Any, twin: float = 1.0) -> dict[str, dict[str, 
                     found[name] = {
                         "id": name, "model": group.model, "replicate": replicate, "order": turn.order,
                         "arm": turn.arm.name, "valid": True, "reasons": [], "goodput": speed, "service_ms": None,
+                        "capacity": {"valid": True, "reasons": []},
                         "upstream_ms": {"p50": {"value": 1000 / speed}, "p99": {"missing": "too few"}},
                         "cpu": {f"arm {turn.arm.name}": {"rss_bytes": 5e8}}, "rest_rss_bytes": 4e8,
                     }  # fmt: skip
@@ -208,11 +209,25 @@ def test_the_workers_share_comes_from_counters_and_the_forward() -> None:
     part = worker.found(claim, starts, [])
     assert alone(part.judged) == "holds"
     assert evaluate.part_document(part)["value"] == pytest.approx(0.5, rel=0.01)
+    assert worker.unlike(190.0, 202.0) == ""
+    assert "268 ms, the worker with it 190 ms" in worker.unlike(190.0, 268.0)
     one_gone = worker.found(claim, starts[:5], [], ["start 6: out of memory"])
     assert one_gone.effect == NotComputable("1 of 6 starts have no figure; start 6: out of memory")
     assert worker.found(claim, [], []).effect == NotComputable(
         "0 starts with all figures, at least 3 that differ are needed"
     )
+
+
+def test_what_limits_a_block_takes_its_throughput_and_not_its_speed() -> None:
+    quantiles = {"p50": {"value": 2.0}, "p99": {"missing": "1000 samples weigh as 645", "point": 8.0}}
+    block = {"id": "b", "valid": True, "reasons": [], "goodput": 400.0, "upstream_ms": quantiles}
+    free = block | {"capacity": {"valid": True, "reasons": []}}
+    busy = block | {"capacity": {"valid": False, "reasons": ["the gateway used 0.90 of a core"]}}
+    assert [evaluate.value(free, metric) for metric in ("throughput", "speed", "tail")] == [400.0, 500.0, 125.0]
+    assert evaluate.value(busy, "throughput") == NotComputable("block b: the gateway used 0.90 of a core")
+    assert evaluate.value(busy, "speed") == 500.0
+    few = free | {"upstream_ms": {"p99": {"missing": "423 samples"}}}
+    assert evaluate.value(few, "tail") == NotComputable("block b: 423 samples")
 
 
 def test_onnx_does_not_hold_by_one_way_alone() -> None:
