@@ -20,6 +20,7 @@ RuleKind = Literal["tie", "at least", "at most"]
 HOLDS, CONTRADICTED = "holds here", "contradicted here"
 INCONCLUSIVE, ELSEWHERE = "inconclusive here", "the source speaks of something else"
 ANSWERS = (HOLDS, CONTRADICTED, INCONCLUSIVE, ELSEWHERE)
+OVER = "the interval reaches over the bound: more starts are needed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def answer(
         )
         return Answer(INCONCLUSIVE, reason, p, adjusted.p_value)
     if single == "inconclusive":
-        return Answer(INCONCLUSIVE, "the interval reaches over the bound: more starts are needed", p, adjusted.p_value)
+        return Answer(INCONCLUSIVE, OVER, p, adjusted.p_value)
     reason = f"alone it would be {single} (p {judged.p:.3g}), among all the claims asked it is not (p {adjusted.p_value:.3g})"
     return Answer(INCONCLUSIVE, reason, p, adjusted.p_value)
 

@@ -16,7 +16,7 @@ from gateway.stats.effects import Effect
 from gateway.stats.holm import FAMILY_ALPHA, Adjusted, holm
 from gateway.stats.paired import Order, Pair, paired_ratio
 from gateway.stats.result import NotComputable
-from loadtest.claims.answer import Circumstances, Judged, alone, answer, combine, judge
+from loadtest.claims.answer import OVER, Circumstances, Judged, alone, answer, combine, judge
 from loadtest.claims.plan import TWIN, Group, Plan, block_id
 from loadtest.claims.table import Cell, Claim, Part
 from loadtest.lab.figures import value_of
@@ -272,6 +272,7 @@ def _document(claim: Claim, given: Any, parts: Sequence[Found]) -> dict[str, Any
     shown = [part_document(part) for part in parts]
     weakest = decisive(parts, given.answer)
     told = {name: shown[weakest][name] for name in ("value", "low", "high", "n", "unit")}
+    reason = (shown[weakest]["reason"] or given.reason) if given.reason == OVER else given.reason
     return {
         "id": claim.id,
         "claim": claim.claim,
@@ -283,7 +284,7 @@ def _document(claim: Claim, given: Any, parts: Sequence[Found]) -> dict[str, Any
         "scenario": claim.scenario,
         "about": claim.about,
         "answer": given.answer,
-        "reason": given.reason,
+        "reason": reason,
         **told,
         "confidence": 0.95,
         "p": given.p,

@@ -5,8 +5,8 @@ known to its bucket [2^i, 2^(i+1)), which is exact for full batches of a power o
 What neither tells is missing, with the reason. No server says why it closed a batch: full ones were closed by size, the others
 can only have been closed by the wait.
 
-SIDE = {block, concurrency, rate, throughput, errors, p50, p99, valid, reasons, batches: BATCHES, queue: QUEUE, padding,
-  server_cores, gateway_cores, generator_cores}
+SIDE = {block, concurrency, rate, throughput, bounds: {low, high} or {missing}, errors, p50, p99, valid, reasons,
+  batches: BATCHES, queue: QUEUE, padding, server_cores, gateway_cores, generator_cores}
 BATCHES = {source, unit: "requests"|"rows", mean, fill, buckets {range: batches}, full, timeout, closed_source} or {missing}
 QUEUE = {source, mean_ms, p50: {low, high}, p99: {low, high}} in ms; low == high: exact; or {missing}
 """
@@ -56,6 +56,7 @@ def side(taken: Taken, kind: str, max_batch: int) -> Json:
         "concurrency": block["load"].get("concurrency"),
         "rate": block["load"].get("rate"),
         "throughput": block["goodput"],
+        "bounds": block.get("goodput_bounds"),
         "errors": (block["errors"] + block["dropped"]) / block["n"] if block["n"] else 0.0,
         "p50": times["p50"],
         "p99": times["p99"],

@@ -7,7 +7,7 @@ moderate open rate that is the same in every cell: the latency under saturation 
 lab.json's "results" of kind batching: {path, protocol, open_rate, levels {max_batch, wait_ms}, cells: [CELL],
   front {arm: [{max_batch, wait_ms}]}, best {arm: {objective: BEST}}, fragments {arm: {objective: {file, server, abgate}}}, stopped}
 CELL = {max_batch, wait_ms, stage: "unbatched"|"grid"|"refined", arm, applied, saturated: SIDE, open: SIDE}; SIDE: batch_shape.py
-BEST = {max_batch, wait_ms, throughput, p99_ms, why} or {missing}; objectives: throughput, latency, balanced
+BEST = {max_batch, wait_ms, throughput, bounds {low, high}, p99_ms, why} or {missing}; objectives: throughput, latency, balanced
 """
 
 from __future__ import annotations

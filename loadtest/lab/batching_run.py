@@ -124,6 +124,11 @@ class BatchingRun:
         levels = self.plan.levels
         done = batching.done_of(self.cells, list(arms))
         chosen = {name: batching.best(done[name]) for name in arms}
+        bounds = {(c["arm"], c["max_batch"], c["wait_ms"]): c["saturated"]["bounds"] for c in self.cells}
+        for name, objectives in chosen.items():
+            for one in objectives.values():
+                if "missing" not in one:
+                    one["bounds"] = bounds[name, one["max_batch"], one["wait_ms"]]
         told: Json = {
             "path": self.plan.path,
             "protocol": self.plan.protocol,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gateway.stats.result import NotComputable
 from gateway.stats.schedule import LATE_LIMIT, TOLERANCE_NS
 from gateway.stats.warmup import MIN_BATCHES, MIN_PER_BIN, MSER_BATCH, Drift, drift, warm_up
-from loadtest.lab.figures import batches, quantiles, usage
+from loadtest.lab.figures import batches, quantiles, rate_bounds, usage
 from loadtest.lab.recording import GENERATOR, Recording
 from loadtest.lab.threads import QUIET
 from loadtest.points.spec import Requests
@@ -123,7 +123,17 @@ def _nothing(recording: Recording) -> dict[str, Any]:
     """The rest of a block that measured nothing."""
     counts = dict.fromkeys(("n", "errors", "late", "dropped", "wrong", "judged"), 0)
     rates = dict.fromkeys(("offered", "achieved", "goodput"), 0.0)
-    names = ("upstream_ms", "gateway_ms", "codec_ms", "queue_ms", "batches", "generator_us", "cpu_us", "drift")
+    names = (
+        "goodput_bounds",
+        "upstream_ms",
+        "gateway_ms",
+        "codec_ms",
+        "queue_ms",
+        "batches",
+        "generator_us",
+        "cpu_us",
+        "drift",
+    )
     none = quantiles(np.empty(0))
     reasons = list(recording.faults) or ["nothing was measured"]
     return {
@@ -158,6 +168,7 @@ def _measured(recording: Recording, cut: Cut, start_ns: int) -> dict[str, Any]:
     told: dict[str, Any] = {
         **counts,
         **rates,
+        "goodput_bounds": rate_bounds(requests.done_ns[requests.error == ""], start_ns, end_ns),
         **_latencies(inside, plan.load.kind == "closed"),
         "batches": grouped,
         "server": extra,

@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from gateway.reports.batches import from_scrapes
 from gateway.reports.prometheus_text import counter_delta, parse
 from gateway.stats.blocks import Resampling, dependent_quantile
+from gateway.stats.effects import Effect, Scale
 from gateway.stats.quantiles import sample_floor
 from gateway.stats.result import Interval, NotComputable
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+PARTS = 6
+"""Of a window, whose rates tell how much its rate may have been chance."""
+
 REPLICATES = 500
 """Of the block bootstrap: it only finds a variance, which 500 tell within 6%."""
 
@@ -59,6 +63,20 @@ def _quantile(values: NDArray[np.float64], ordered: NDArray[np.float64], q: floa
     if isinstance(interval, Interval):
         return {"value": found.value, "low": interval.low, "high": interval.high}
     return {"value": found.value, "low": None, "high": None, "why": interval.reason}
+
+
+def rate_bounds(done_ns: NDArray[np.int64], start_ns: int, end_ns: int) -> dict[str, Any]:
+    """{"low", "high"} of the answers a second in a window, 95% by Student's t over PARTS equal parts of it; or {"missing"}.
+
+    done_ns: when each good answer came, shape [n]. Holds for this window of this start; another start may differ by more.
+    """
+    inside = done_ns[(done_ns >= start_ns) & (done_ns < end_ns)]
+    if inside.size < 5 * PARTS:
+        return {"missing": f"{inside.size} answers, {5 * PARTS} are needed"}
+    counts = np.histogram(inside, PARTS, (start_ns, end_ns))[0] * (PARTS * 1e9 / (end_ns - start_ns))
+    error = float(counts.std(ddof=1)) / math.sqrt(PARTS)
+    interval = Effect(float(counts.mean()), error, PARTS - 1, PARTS, Scale.DIFFERENCE).interval()
+    return {"low": max(0.0, interval.low), "high": interval.high}
 
 
 def value_of(told: Mapping[str, Any] | None, name: str) -> float | NotComputable:

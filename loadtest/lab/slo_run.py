@@ -103,9 +103,10 @@ class SloRun:
                     self._write()
                 if not self.rates:
                     break  # no arm has a bracket: there is nothing to measure
-                for place in slo.order(names, self.rates, self.terms.starts, self.terms.seed):
-                    if place.replicate == replicate:
-                        self._point(running, place)
+                order = slo.order(names, self.rates, self.terms.starts, self.terms.seed)
+                todo = [place for place in order if place.replicate == replicate]
+                for attempt in range(LATE_TRIES):
+                    todo = [place for place in todo if not self._point(running, place, attempt)]
                 self.whole.append(replicate)
                 self._write()
         return self._write(final=True)
@@ -126,7 +127,7 @@ class SloRun:
                 continue
             seen: list[slo.Probe] = []
             while not isinstance(step := slo.next_probe(seen, self.terms.objective, self.search), slo.Bracket):
-                taken = self._offer(running, f"probe-{arm}-{len(seen):02d}", arm, step, self.times.probe)
+                taken = self._probe(running, f"probe-{arm}-{len(seen):02d}", arm, step)
                 outcomes = Outcomes.of(_whole(taken), taken.check)
                 over = over_slo(outcomes.latency_ms, outcomes.answered, self.terms.objective.threshold_ms)
                 seen.append(slo.Probe(step, share(over), share(~outcomes.answered), late_reason(taken.block) is None))
@@ -138,11 +139,17 @@ class SloRun:
                 self._write()
             self.brackets[arm] = step
 
-    def _point(self, running: Running, place: slo.Place) -> None:
-        id = f"s{place.replicate}-{place.order:03d}-{place.arm}-{place.rate:g}"
-        seconds = self._seconds_for(place.rate)
-        taken = self._offer(running, id, place.arm, place.rate, seconds, place)
+    def _point(self, running: Running, place: slo.Place, attempt: int) -> bool:
+        """A point of the grid; False where its arrivals were late, so that it is to be offered again when the others have been:
+        what disturbed it may last longer than it. The last attempt counts whatever it was."""
+        again = f"-again{attempt}" if attempt else ""
+        id = f"s{place.replicate}-{place.order:03d}-{place.arm}-{place.rate:g}{again}"
+        load = Load.open(place.rate, self._seconds_for(place.rate), self.times.warmup)
+        taken = self._take(running, id, place.arm, load, place)
         block = taken.block
+        if late_reason(block) is not None and attempt < LATE_TRIES - 1:
+            self._drain(running, place.arm, taken)
+            return False
         reasons = [*block["reasons"], *filter(None, [crowded_reason(block)])]
         used = [cores(block, role) for role in (f"arm {place.arm}", "gateway", "generator")]
         if self.terms.path == "direct":
@@ -152,6 +159,7 @@ class SloRun:
         at = (place.arm, place.rate, place.replicate, block["id"])
         self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
         self._drain(running, place.arm, taken)
+        return True
 
     def _seconds_for(self, rate: float) -> float:
         return slo.seconds_for(rate, self.times.point, self.terms.objective.errors)
@@ -169,17 +177,15 @@ class SloRun:
         except (OSError, ValueError, KeyError) as error:
             raise SearchError(f"{self._kept(block)}: cannot be read, the run cannot go on: {error}") from error
 
-    def _offer(
-        self, running: Running, id: str, arm: str, rate: float, seconds: float, place: slo.Place | None = None
-    ) -> Taken:
-        """A rate's block. One whose arrivals the generator sent late says nothing of the server, whatever it shows: once more."""
-        load = Load.open(rate, seconds, self.times.warmup)
-        taken = self._take(running, id, arm, load, place)
+    def _probe(self, running: Running, id: str, arm: str, rate: float) -> Taken:
+        """A probe's block. One whose arrivals the generator sent late says nothing of the server, whatever it shows: once more."""
+        load = Load.open(rate, self.times.probe, self.times.warmup)
+        taken = self._take(running, id, arm, load)
         for attempt in range(1, LATE_TRIES):
             if late_reason(taken.block) is None:
                 break
             self._drain(running, arm, taken)
-            taken = self._take(running, f"{id}-again{attempt}", arm, load, place)
+            taken = self._take(running, f"{id}-again{attempt}", arm, load)
         return taken
 
     def _take(self, running: Running, id: str, arm: str, load: Load, place: slo.Place | None = None) -> Taken:

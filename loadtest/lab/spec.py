@@ -137,6 +137,7 @@ class StandError(RuntimeError):
 #   "load": {"concurrency": int|null, "rate": float|null, "arrivals": str|null, "duration": s, "warmup": s},
 #   "n": int, "errors": int, "late": int, "dropped": int, "wrong": int, "judged": int,
 #   "offered": /s, "achieved": /s, "goodput": /s,
+#   "goodput_bounds": {"low": f, "high": f}|{"missing": reason}|null,     # of this window of this start
 #   "service_ms": QUANTILES, "intended_ms": QUANTILES, "upstream_ms": QUANTILES|null,
 #   "gateway_ms": QUANTILES|null, "codec_ms": QUANTILES|null, "queue_ms": QUANTILES|null,
 #   "batches": {"source": str, "mean": float, "buckets": {"1": n, ...}, "fill": float|null}|null,

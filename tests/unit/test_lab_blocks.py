@@ -9,7 +9,7 @@ import pytest
 
 from loadtest.lab.blocks import common, cut
 from loadtest.lab.cut import Cut, own_discard, strangers, validity
-from loadtest.lab.figures import batches, quantiles, torchserve_queue, usage, value_of
+from loadtest.lab.figures import batches, quantiles, rate_bounds, torchserve_queue, usage, value_of
 from loadtest.lab.recording import BlockPlan
 from loadtest.points.spec import Load, Segment
 from tests.unit.lab_values import START, recording, requests
@@ -182,3 +182,14 @@ def test_the_window_begins_at_the_loads_own_start() -> None:
     told = cut(recording(Load.closed(1, 2.0, 1.0), found, slack=2.0), Cut(1.5)).document
     assert told["n"] == 20
     assert found.due_ns[0] == START
+
+
+def test_a_windows_rate_has_the_bounds_of_its_parts() -> None:
+    second = 1_000_000_000
+    times = [
+        np.arange(count) * second // count + part * second for part, count in enumerate((98, 102, 99, 101, 97, 103))
+    ]
+    told = rate_bounds(np.concatenate(times), 0, 6 * second)
+    # mean 100, standard deviation 2.37, t(5) 2.571: half an interval is 2.571 x 2.37 / sqrt(6)
+    assert (told["low"], told["high"]) == pytest.approx((100 - 2.483, 100 + 2.483), abs=0.01)
+    assert rate_bounds(np.arange(29), 0, 6 * second) == {"missing": "29 answers, 30 are needed"}

@@ -61,6 +61,11 @@ def test_a_rate_that_the_generator_sent_late_is_offered_again_and_what_stays_lat
     results = slo_run(once, tmp_path / "once")
     assert {block for point in results["points"] if "again1" not in (block := point["block"])} == set()
     assert all(arm["valid"] for arm in results["arms"].values())
+    grid = [id for id in once.asked if id.startswith("s0-") and "idle" not in id]
+    first = [id for id in grid if "again" not in id]
+    assert grid[: len(first)] == first, (
+        "offered again when the others have been: what disturbed one may last longer than it"
+    )
     always = Script(lambda name, batch: servers[name], late=lambda ask: 10_000 if ask.id.startswith("s0-") else 0)
     results = slo_run(always, tmp_path / "always")
     assert {point["block"][-6:] for point in results["points"]} == {"again2"}

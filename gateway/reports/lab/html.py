@@ -237,10 +237,14 @@ def _best(one: Json) -> list[Any]:
     if "missing" in told:
         return [head, "n/a", "n/a", "n/a", str(told["missing"])]
     throughput, p99 = number(told.get("throughput")), number(told.get("p99_ms"))
+    low, high = (number(part(told, "bounds").get(end)) for end in ("low", "high"))
+    fast: Any = f"{_rate(throughput)} /s"
+    if low is not None and high is not None:
+        fast = Markup("{}<small>{} to {}</small>").format(fast, _rate(low), _rate(high))
     return [
         head,
         f"{told.get('max_batch')} x {number(told.get('wait_ms')) or 0:g} ms",
-        f"{_rate(throughput)} /s",
+        fast,
         "n/a" if p99 is None else milliseconds(p99),
         str(told.get("why", "")),
     ]

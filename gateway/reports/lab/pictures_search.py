@@ -249,8 +249,13 @@ def _grid(cells: list[Doc], side: str, key: str, names: tuple[str, str, str]) ->
     )
     one = 46 + 30 * len(sizes) + 26
     wide, narrow = both(name, title, description, (one + 8, one * len(arms) + 8), draw)
-    rows: tuple[tuple[Value, ...], ...] = tuple((a, s, w, v) for (a, s, w), v in value.items())
-    return Picture(name, title, description, wide, narrow, (), ("arm", "max batch", "wait ms", unit), rows)
+    bounds = {_place(c): part(part(c, side), "bounds" if key == "throughput" else key) for c in cells}
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (*place, v, number(bounds[place].get("low")), number(bounds[place].get("high"))) for place, v in value.items()
+    )
+    return Picture(
+        name, title, description, wide, narrow, (), ("arm", "max batch", "wait ms", unit, "low", "high"), rows
+    )
 
 
 def _how_closed(cells: list[Doc], index: Mapping[str, int]) -> Picture:
