@@ -82,7 +82,11 @@ def search_options(
 @click.option("--errors", callback=_share, metavar="0.1%", help="The share of failed requests there may be.")
 @click.option("--price-per-core-hour", type=click.FloatRange(min=0), help="For the cost per million inferences.")
 @click.option(
-    "--starts", type=click.IntRange(min=1), default=1, show_default=True, help="Fresh starts; from 6 on paired."
+    "--starts",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Fresh starts; a verdict needs 6 (pairs).",
 )
 @click.option(
     "--points", type=click.IntRange(min=4), default=8, show_default=True, help="Rates round each arm's bracket."

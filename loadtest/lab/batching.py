@@ -118,14 +118,17 @@ def following(done: Done, levels: Levels, seed: int) -> Next | str:
     Depends on nothing but what was measured, so that a run that was cut short goes on where it was.
     """
     arms = tuple(done)
+    measured = {setting for settings in done.values() for setting in settings}
+    enough = f"{levels.most} settings were measured, as many as were asked for"
     for stage, settings in (("unbatched", (UNBATCHED,)), ("grid", first_grid(levels, seed))):
         for setting in settings:
             missing = tuple(arm for arm in arms if setting not in done[arm])
+            if missing and setting not in measured and len(measured) >= levels.most:
+                return enough
             if missing:
                 return Next(setting, stage, missing)
-    measured = {setting for settings in done.values() for setting in settings}
     if len(measured) >= levels.most:
-        return f"{levels.most} settings were measured, as many as were asked for"
+        return enough
     for setting, wanted in _round_fronts(done, levels):
         missing = tuple(arm for arm in arms if arm in wanted and setting not in done[arm])
         if missing:
@@ -203,4 +206,4 @@ def expected_cells(done: Done, levels: Levels) -> int:
     """Settings a whole search is likely to measure: the first ten, and about eight round the fronts."""
     measured = len({setting for settings in done.values() for setting in settings})
     first = 1 + len(first_grid(levels, 0))
-    return max(measured + 1, min(levels.most, first + 8))
+    return max(measured + 1, min(levels.most, max(first + 8, measured + 2)))
