@@ -69,7 +69,8 @@ def test_a_capture_is_begun_ended_and_sent_again(tmp_path: Path, capsys: Any) ->
         traffic(running)
         assert running.send("GET", "/admin/v1/capture").body["seen"] == 4
 
-        replay = Replay.load(Path(stopped["folder"]))
+        assert Replay.load(Path(stopped["folder"])).protocol == ["tfs-rest", "oip-rest", "tfs-grpc"]
+        replay = Replay.load(Path(stopped["folder"]), Options(refused=True))
         assert replay.protocol == ["tfs-rest", "oip-rest", "tfs-grpc", "tfs-rest"]
         assert np.all(np.diff(replay.due_ns) > 0)
         found = [replay.payload(index) for index in range(len(replay))]
