@@ -27,7 +27,7 @@ class Options:
 
     speed: 2 sends twice as fast as it was captured; loops: how often the capture is sent, one after the other; seconds: as
     long as it takes to fill that time (loops does not count then); most: at most so many requests; models, protocols: only
-    those (None: all). refused: also what the gateway refused as it was captured, which no server ever got.
+    those (None: all). refused: also what was refused as a wrong request when it was captured.
     """
 
     speed: float = 1.0
@@ -216,7 +216,7 @@ def _chosen(request: Captured, options: Options) -> bool:
 
 
 def _refused(request: Captured) -> bool:
-    """The gateway itself said that the request is wrong; too many requests, a timeout and a client that left are not that."""
+    """It was answered as a wrong request; too many requests, a timeout and a client that left are not that."""
     if request.protocol.endswith("grpc"):
         return request.status in _WRONG_CALLS
     return 400 <= request.status < 500 and request.status not in (408, 429, 499)

@@ -124,7 +124,7 @@ class BatchingRun:
         levels = self.plan.levels
         done = batching.done_of(self.cells, list(arms))
         chosen = {name: batching.best(done[name]) for name in arms}
-        bounds = {(c["arm"], c["max_batch"], c["wait_ms"]): c["saturated"]["bounds"] for c in self.cells}
+        bounds = {(c["arm"], c["max_batch"], c["wait_ms"]): c["saturated"].get("bounds") for c in self.cells}
         for name, objectives in chosen.items():
             for one in objectives.values():
                 if "missing" not in one:
