@@ -15,7 +15,6 @@ from typing import Any
 
 from gateway.errors import AbgateError
 from gateway.stats.schedule import LATE_LIMIT
-from loadtest.lab.cut import OTHERS_LIMIT
 from loadtest.lab.document import FORMAT, planned_arm, reopen, write
 from loadtest.lab.spec import ArmSpec, Running, Stand
 from loadtest.points.spec import Load, Requests
@@ -203,14 +202,6 @@ def cores(block: Json, role: str) -> float | None:
     """Mean cores of a role over the block's window: "gateway", "generator" or "arm NAME"."""
     used = (block.get("cpu") or {}).get(role)
     return None if used is None else float(used["cores"])
-
-
-def crowded_reason(block: Json) -> str | None:
-    """Other processes had so much of the machine that a capacity would be theirs as well."""
-    others = block.get("others_cores")
-    if others is None or others <= OTHERS_LIMIT:
-        return None
-    return f"other processes of this machine used {others:.2f} cores, more than {OTHERS_LIMIT:g}: run it on a quiet machine"
 
 
 def late_reason(block: Json) -> str | None:

@@ -26,9 +26,6 @@ from loadtest.points.spec import Requests
 
 Json = dict[str, Any]
 
-BUSY = 0.7
-"""Cores the generator or the gateway (one process each) may use: above that a queue before them is part of the latency."""
-
 NO_VERDICT = "no verdict: stand-in"
 
 
@@ -52,7 +49,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Measured:
-    """One point of the grid: `reasons` says why its load was not the one asked for; cores as means over the window."""
+    """One point of the grid: `reasons` says why what it carried may not be called a capacity; cores as means over the window."""
 
     arm: str
     rate: float
@@ -217,18 +214,8 @@ class _Arm:
             return [whole.reason]
         at = int(np.searchsorted(self.rates, whole.value, side="right"))
         near = set(self.rates[max(0, at - 1) : at + 1].tolist())
-        found: dict[str, None] = {}
-        for point in self.points:
-            if point.rate not in near:
-                continue
-            for role, cores in (("gateway", point.gateway_cores), ("generator", point.generator_cores)):
-                if cores is not None and cores > BUSY:
-                    cure = "run it again with --direct" if role == "gateway" else "the generator is the limit here"
-                    found[f"at {point.rate:g}/s the {role} used {cores:.2f} of a core, more than {BUSY:g}: {cure}"] = (
-                        None
-                    )
-            found |= dict.fromkeys(f"at {point.rate:g}/s: {reason}" for reason in point.reasons)
-        return list(found)
+        told = (f"at {p.rate:g}/s: {reason}" for p in self.points if p.rate in near for reason in p.reasons)
+        return list(dict.fromkeys(told))
 
     def curve(self) -> list[Json]:
         fitted = {} if isinstance(self.all, NotComputable) else {p.rate: p.fitted for p in self.all.curve}

@@ -22,7 +22,6 @@ from loadtest.lab.session import (
     Step,
     Taken,
     cores,
-    crowded_reason,
     late_reason,
     planned,
     stand_in_between,
@@ -150,14 +149,13 @@ class SloRun:
         if late_reason(block) is not None and attempt < LATE_TRIES - 1:
             self._drain(running, place.arm, taken)
             return False
-        reasons = [*block["reasons"], *filter(None, [crowded_reason(block)])]
         used = [cores(block, role) for role in (f"arm {place.arm}", "gateway", "generator")]
         if self.terms.path == "direct":
             used[1] = None
         outcomes = Outcomes.of(_whole(taken), taken.check)
         np.savez(self._kept(block["id"]), latency_ms=outcomes.latency_ms, answered=outcomes.answered)
         at = (place.arm, place.rate, place.replicate, block["id"])
-        self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(reasons)))
+        self.points.append(Measured(*at, outcomes, used[0], used[1], used[2], tuple(block["capacity"]["reasons"])))
         self._drain(running, place.arm, taken)
         return True
 

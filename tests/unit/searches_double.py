@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loadtest.lab.cut import validity
 from loadtest.lab.session import Bench, Book, Taken, arms_before
 from loadtest.lab.spec import ArmSpec, RunningArm
 from loadtest.points.spec import Requests
@@ -90,18 +91,16 @@ class Script:
             latency = 1e3 / mu + waits + spec.batch.wait_ms
         asked, good = n / load.duration, min(n / load.duration, mu)
         late = self.late(ask)
-        reasons = [f"{late} of {n} arrivals were sent late"] if late > 0.01 * n else []
+        cpu = {f"arm {ask.arm}": {"cores": min(1.0, asked / mu)}, "gateway": {"cores": self.gateway_cores},
+               "generator": {"cores": 0.1}}  # fmt: skip
+        counts = {"n": n, "errors": 0, "late": late, "dropped": 0}
         block = {
             "id": ask.id, "replicate": ask.replicate, "order": ask.order, "arm": ask.arm, "path": "gateway",
             "protocol": "tfs-rest", "mode": "closed loop" if load.concurrency else "open loop",
             "load": {"concurrency": load.concurrency, "rate": None if load.concurrency else rate},
-            "n": n, "errors": 0, "late": late, "dropped": 0,
-            "others_cores": self.others_cores, "offered": asked, "achieved": good, "goodput": good,
+            **counts, "others_cores": self.others_cores, "offered": asked, "achieved": good, "goodput": good,
             "service_ms": quantiles(latency), "intended_ms": quantiles(latency),
-            "cpu": {f"arm {ask.arm}": {"cores": min(1.0, asked / mu)}, "gateway": {"cores": self.gateway_cores},
-                    "generator": {"cores": 0.1}},
-            "valid": not reasons, "reasons": reasons, "capacity": {"valid": not reasons, "reasons": reasons},
-            "folder": f"blocks/{ask.id}",
+            "cpu": cpu, "folder": f"blocks/{ask.id}", **validity((), counts, cpu, "gateway", self.others_cores),
         }  # fmt: skip
         return Taken(block, requests(due, latency))
 
